@@ -1,0 +1,272 @@
+//! Who asks for a credential, and the credential that comes of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::lifetime::payload;
+use super::{Authority, Digest, Lifetime, LoginServer, Token};
+
+/// Whom an access token or assertion is for, without the `/.default` of a scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Audience(String);
+
+/// An application (client) id: a GUID in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(String);
+
+/// A tenant: a GUID or a verified domain, in lower case. It becomes a segment of a URL's path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantId(String);
+
+/// Indicates that an id is malformed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidId {
+    /// Not a GUID.
+    #[error("the client id {0:?} is not a GUID")]
+    Client(String),
+    /// Neither GUID nor domain.
+    #[error("the tenant id {0:?} is neither a GUID nor a domain name")]
+    Tenant(String),
+}
+
+/// What Entra compares with a federated identity credential: the claims of an assertion, unverified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Federation {
+    /// `iss`, exactly as stated: a trailing slash counts.
+    pub issuer: String,
+    /// `sub`: `system:serviceaccount:NAMESPACE:NAME`.
+    pub subject: String,
+    /// The only, or the first, `aud`.
+    pub audience: String,
+    /// UID of the `ServiceAccount`, which tells a re-created one from its predecessor.
+    pub service_account_uid: String,
+}
+
+/// An identity as Entra knows it: with `audience`, everything that decides what it may get.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Where it signs in.
+    pub authority: Authority,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// Its application.
+    pub client_id: ClientId,
+    /// The audience to ask an Entra token for.
+    pub audience: Audience,
+    /// The assertion that proves it.
+    pub federation: Federation,
+}
+
+/// An ACR token and when it works. The user name is always the zero GUID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The refresh token, or a token limited to repositories.
+    pub token: Token,
+    /// When it works.
+    pub lifetime: Lifetime,
+}
+
+// === impl Audience ===
+
+impl Audience {
+    /// The container registry audience, the same in every cloud: useless against the rest of Azure,
+    /// and accepted by registries that disable authentication-as-arm (learn.microsoft.com,
+    /// "Disable authentication as ARM template").
+    pub const CONTAINER_REGISTRY: &str = "https://containerregistry.azure.net";
+
+    /// Takes an audience with or without `/.default`.
+    pub fn new(text: &str) -> Self {
+        Self(text.strip_suffix("/.default").unwrap_or(text).to_owned())
+    }
+
+    /// The audience itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The scope that asks for it.
+    pub fn scope(&self) -> String {
+        format!("{}/.default", self.0)
+    }
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self::new(Self::CONTAINER_REGISTRY)
+    }
+}
+
+// === impl ClientId ===
+
+impl ClientId {
+    /// The GUID, lower case with dashes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClientId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_guid(text) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(InvalidId::Client(shortened(text)))
+        }
+    }
+}
+
+// === impl TenantId ===
+
+impl TenantId {
+    /// The GUID or domain, lower case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_guid(text) || is_domain(text) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(InvalidId::Tenant(shortened(text)))
+        }
+    }
+}
+
+fn is_guid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn is_domain(text: &str) -> bool {
+    text.len() <= 253
+        && text.contains('.')
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        })
+}
+
+/// Enough of a user's text to recognise it, free of control characters.
+fn shortened(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+// === impl Federation ===
+
+impl Federation {
+    /// Reads the claims of a Kubernetes `ServiceAccount` token; `None` where it is not one.
+    pub fn of_assertion(assertion: &Token) -> Option<Self> {
+        let claims = payload(assertion.expose())?;
+        let text = |claim: &str| claims.get(claim)?.as_str().map(str::to_owned);
+        let audience = claims.get("aud")?;
+        Some(Self {
+            issuer: text("iss")?,
+            subject: text("sub")?,
+            audience: audience
+                .as_str()
+                .or_else(|| audience.as_array()?.first()?.as_str())?
+                .to_owned(),
+            service_account_uid: claims
+                .get("kubernetes.io")
+                .and_then(|kubernetes| kubernetes.get("serviceaccount")?.get("uid")?.as_str())
+                .unwrap_or_default()
+                .to_owned(),
+        })
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// Tells a change that needs a new token from one that does not. The UID is left out: Entra does
+    /// not see it, and a reinstalled acrcred must not mint everything anew.
+    pub fn digest(&self, server: &LoginServer) -> Digest {
+        Digest::of_parts([
+            self.authority.as_str(),
+            self.tenant_id.as_str(),
+            self.client_id.as_str(),
+            self.audience.as_str(),
+            &self.federation.subject,
+            server.as_str(),
+        ])
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+
+    use super::*;
+
+    #[test]
+    fn ids_that_could_bend_a_url_are_refused() {
+        for text in [
+            "", "../x", "a/b", "contoso", "-a.b", "a..b", "a.b?c", "a.b#", "a b.c", "a%2fb.c",
+        ] {
+            assert!(text.parse::<TenantId>().is_err(), "{text}");
+            assert!(text.parse::<ClientId>().is_err(), "{text}");
+        }
+        let guid = "6F9619FF-8B86-D011-B42D-00C04FC964FF";
+        assert_eq!(
+            guid.parse::<ClientId>().unwrap().as_str(),
+            guid.to_ascii_lowercase()
+        );
+        assert_eq!(
+            guid.parse::<TenantId>().unwrap().as_str(),
+            guid.to_ascii_lowercase()
+        );
+        assert!("contoso.onmicrosoft.com".parse::<TenantId>().is_ok());
+        assert!("contoso.onmicrosoft.com".parse::<ClientId>().is_err());
+    }
+
+    #[test]
+    fn a_scope_has_one_default_suffix() {
+        assert_eq!(
+            Audience::default().scope(),
+            "https://containerregistry.azure.net/.default"
+        );
+        assert_eq!(
+            Audience::new("https://a.example/.default").scope(),
+            "https://a.example/.default"
+        );
+    }
+
+    #[test]
+    fn an_assertion_tells_what_entra_must_trust() {
+        let payload = r#"{"iss":"https://i.example/","sub":"system:serviceaccount:ns:sa","aud":["api://AzureADTokenExchange"],"kubernetes.io":{"serviceaccount":{"name":"sa","uid":"u-1"}}}"#;
+        let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload);
+        let federation =
+            Federation::of_assertion(&Token::new(format!("e30.{encoded}.c2ln"))).unwrap();
+        assert_eq!(federation.issuer, "https://i.example/");
+        assert_eq!(federation.subject, "system:serviceaccount:ns:sa");
+        assert_eq!(federation.audience, "api://AzureADTokenExchange");
+        assert_eq!(federation.service_account_uid, "u-1");
+        assert_eq!(Federation::of_assertion(&Token::new("opaque".into())), None);
+    }
+}

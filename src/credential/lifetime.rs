@@ -1,0 +1,219 @@
+//! When a token was issued and when it ends, read from its own claims and never trusted further.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+
+/// No token is believed to live longer: whatever an `exp` says, it is looked at again by then.
+pub const MAX_LIFE: SignedDuration = SignedDuration::from_hours(24);
+
+/// `exp` and `iat` of a JWT (RFC 7519), unverified: the registry judges the signature, we only schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `exp`.
+    pub expires_at: Timestamp,
+    /// `iat`, where the token has one.
+    pub issued_at: Option<Timestamp>,
+}
+
+/// Indicates that a text is not a JWT with a usable `exp`.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ClaimsError {
+    /// Not three dot-separated parts with a base64url JSON object in the middle.
+    #[error("the token is not a JWT")]
+    NotAJwt,
+    /// `exp` is absent, no number, or outside of the calendar.
+    #[error("the token has no usable exp claim")]
+    NoExpiry,
+}
+
+/// The span in which a credential works, on our own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When we received it, or, for one that an earlier process wrote, when it was issued.
+    pub start: Timestamp,
+    /// When it stops working, at most [`MAX_LIFE`] after `start`.
+    pub end: Timestamp,
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// Decodes the payload of `jwt`. Padding is tolerated: some issuers add it.
+    pub fn parse(jwt: &str) -> Result<Self, ClaimsError> {
+        let payload = payload(jwt).ok_or(ClaimsError::NotAJwt)?;
+        let seconds = |claim: &str| payload.get(claim).and_then(timestamp);
+        Ok(Self {
+            expires_at: seconds("exp").ok_or(ClaimsError::NoExpiry)?,
+            issued_at: seconds("iat"),
+        })
+    }
+}
+
+/// The claims of a JWT as JSON, or nothing where the text is no JWT.
+pub(super) fn payload(jwt: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let mut parts = jwt.split('.');
+    let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
+/// `NumericDate` of RFC 7519: seconds, a fraction allowed. Beyond year 9999 or before 1970 is no time.
+fn timestamp(value: &serde_json::Value) -> Option<Timestamp> {
+    if let Some(seconds) = value.as_i64() {
+        return (seconds >= 0)
+            .then(|| Timestamp::from_second(seconds).ok())
+            .flatten();
+    }
+    let seconds = value.as_f64().filter(|s| s.is_finite() && *s >= 0.0)?;
+    // `as` saturates, and what is out of the calendar then fails in `from_second`.
+    #[allow(clippy::cast_possible_truncation)]
+    Timestamp::from_second(seconds as i64).ok()
+}
+
+// === impl Lifetime ===
+
+impl Lifetime {
+    /// Of a token that arrived just now: `min(exp − now, exp − iat, 24 h)` long, so that neither a
+    /// skewed clock nor an absurd `exp` makes us wait too long.
+    pub fn received(claims: Claims, now: Timestamp) -> Self {
+        let remaining = claims.expires_at.duration_since(now);
+        let stated = claims
+            .issued_at
+            .map_or(remaining, |iat| claims.expires_at.duration_since(iat));
+        let life = remaining.min(stated).min(MAX_LIFE);
+        Self {
+            start: now,
+            end: saturating_add(now, life),
+        }
+    }
+
+    /// Of a token found in a Secret: it began when it was issued, or, where that is unknown or claims
+    /// to be in the future, when it was first seen.
+    pub fn found(claims: Claims, first_seen: Timestamp) -> Self {
+        let start = claims
+            .issued_at
+            .map_or(first_seen, |iat| iat.min(first_seen));
+        Self {
+            start,
+            end: claims.expires_at.min(saturating_add(start, MAX_LIFE)),
+        }
+    }
+
+    /// Its length; negative for a token that was expired on arrival.
+    pub fn length(&self) -> SignedDuration {
+        self.end.duration_since(self.start)
+    }
+
+    /// Whether the credential still works.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.end
+    }
+}
+
+/// `at + by`, or the end of the calendar on that side.
+pub(crate) fn saturating_add(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(if by.is_negative() {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(payload: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn claims_are_read_from_the_payload() {
+        let claims = Claims::parse(&jwt(r#"{"exp":1800010800,"iat":1800000000,"x":[]}"#)).unwrap();
+        assert_eq!(claims.expires_at, at(1_800_010_800));
+        assert_eq!(claims.issued_at, Some(at(1_800_000_000)));
+        let fraction = Claims::parse(&jwt(r#"{"exp":1800010800.75}"#)).unwrap();
+        assert_eq!(
+            (fraction.expires_at, fraction.issued_at),
+            (at(1_800_010_800), None)
+        );
+    }
+
+    #[test]
+    fn unusable_expiries_are_told_from_what_is_no_jwt() {
+        for payload in [
+            r"{}",
+            r#"{"exp":"1800010800"}"#,
+            r#"{"exp":-1}"#,
+            r#"{"exp":99999999999999999}"#,
+            r#"{"exp":1.5e300}"#,
+            r#"{"exp":null}"#,
+        ] {
+            assert_eq!(
+                Claims::parse(&jwt(payload)),
+                Err(ClaimsError::NoExpiry),
+                "{payload}"
+            );
+        }
+        for text in [
+            "",
+            "a.b",
+            "a.b.c.d",
+            "..",
+            "a.!.c",
+            &jwt("[1]"),
+            &jwt(r#"{"exp":1e400}"#),
+            &jwt("{"),
+        ] {
+            assert_eq!(Claims::parse(text), Err(ClaimsError::NotAJwt), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_life_is_the_shortest_of_what_the_clocks_and_claims_say() {
+        let now = at(1_800_000_000);
+        let life = |exp: i64, iat: Option<i64>| {
+            let claims = Claims {
+                expires_at: at(1_800_000_000 + exp),
+                issued_at: iat.map(|iat| at(1_800_000_000 + iat)),
+            };
+            Lifetime::received(claims, now).length().as_secs()
+        };
+        assert_eq!(life(10_800, Some(0)), 10_800);
+        assert_eq!(life(10_800, None), 10_800);
+        assert_eq!(
+            life(11_400, Some(600)),
+            10_800,
+            "our clock is 10 minutes behind"
+        );
+        assert_eq!(
+            life(10_200, Some(-600)),
+            10_200,
+            "our clock is 10 minutes ahead"
+        );
+        assert_eq!(life(2_000_000_000, Some(0)), 86_400, "clamped to a day");
+        assert_eq!(life(-5, Some(-100)), -5, "expired on arrival");
+    }
+
+    #[test]
+    fn a_found_token_does_not_grow_younger() {
+        let claims = Claims {
+            expires_at: at(10_800),
+            issued_at: Some(at(0)),
+        };
+        assert_eq!(Lifetime::found(claims, at(5_000)).start, at(0));
+        assert_eq!(Lifetime::found(claims, at(5_000)).end, at(10_800));
+        let unknown = Claims {
+            issued_at: None,
+            ..claims
+        };
+        assert_eq!(Lifetime::found(unknown, at(5_000)).start, at(5_000));
+    }
+}

@@ -1,0 +1,18 @@
+//! What a registry credential is: tokens, hosts, clouds, lifetimes, failures and the
+//! `.dockerconfigjson` that carries them. Pure; imports nothing else of this crate.
+
+mod cloud;
+mod docker_config;
+mod identity;
+mod lifetime;
+mod login_server;
+mod mint_error;
+mod token;
+
+pub use cloud::{Authority, AuthorityError, Cloud, UnknownCloud};
+pub use docker_config::{DockerConfig, DockerConfigError};
+pub use identity::{Audience, ClientId, Credential, Federation, Identity, InvalidId, TenantId};
+pub use lifetime::{Claims, ClaimsError, Lifetime, MAX_LIFE};
+pub use login_server::{LoginServer, LoginServerError};
+pub use mint_error::{Cause, Class, Hop, MintError, Mismatch, RETRY_AFTER_CAP};
+pub use token::{Digest, Token};

@@ -1,0 +1,100 @@
+//! Secret strings that cannot be printed by accident.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+/// An assertion, Entra token or ACR token.
+///
+/// `Debug` is redacted, there is no `Display` and no `Serialize`, and the text is overwritten when
+/// the last clone drops. [`Token::expose`] marks the few places that put it on a wire.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Arc<Zeroizing<String>>);
+
+/// SHA-256 of a token in lower-case hex: tells two tokens apart without revealing either.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Digest(String);
+
+// === impl Token ===
+
+impl Token {
+    /// Takes ownership of the text, so that no unprotected copy stays behind.
+    pub fn new(text: String) -> Self {
+        Self(Arc::new(Zeroizing::new(text)))
+    }
+
+    /// The secret itself, for a request body or the Secret's payload only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The token's digest, which annotations may carry.
+    pub fn digest(&self) -> Digest {
+        Digest(hex(&Sha256::digest(self.0.as_bytes())))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+// === impl Digest ===
+
+impl Digest {
+    /// SHA-256 over `parts`, each preceded by its length in bytes so that no two different lists collide.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Self(hex(&hasher.finalize()))
+    }
+
+    /// A digest as an annotation states it. Any text is taken: one that is no digest equals none.
+    pub fn stated(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// Lower-case hex, 64 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_the_token() {
+        let token = Token::new("s3cret".into());
+        assert_eq!(
+            format!("{token:?} {:#?}", Some(&token))
+                .matches("s3cret")
+                .count(),
+            0
+        );
+        assert_eq!(token.expose(), "s3cret");
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(Digest::of_parts(["ab", "c"]), Digest::of_parts(["a", "bc"]));
+        assert_eq!(Digest::of_parts(["ab", "c"]), Digest::of_parts(["ab", "c"]));
+    }
+}
