@@ -9,4 +9,10 @@
 //! Imports go one way: [`credential`], `api` and `process` at the ground, `azure` and `plan` above
 //! them, `controller` above those, and the program on top.
 
+pub mod api;
+pub mod args;
+pub mod azure;
+pub mod controller;
 pub mod credential;
+pub mod plan;
+pub mod process;

@@ -1,1 +1,85 @@
-fn main() {}
+//! The controller as a program: parse, set up, run.
+
+use std::process::ExitCode;
+
+use acrcred::args::{Args, Config};
+use acrcred::azure::{AssertionFile, Minter, Transport, TransportConfig};
+use acrcred::controller::{self, Controller, ControllerOptions};
+use acrcred::plan::{Policy, PolicyRule, Settings};
+use acrcred::process::{self, Admin, Clock, Liveness, Metrics, Readiness};
+use clap::Parser as _;
+use tokio::net::TcpListener;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let result = Config::from_environment(Args::parse())
+        .map_err(Failure::from)
+        .and_then(run);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("acrcred: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn run(config: Config) -> Result<(), Failure> {
+    // Before any client is built, or kube and reqwest could each want another.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    process::init(config.log_format, &config.log_filter)?;
+    let stop = process::signal()?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), config.metrics_per_object);
+    let readiness = Readiness::default();
+    let listener = TcpListener::bind(config.admin_listen)
+        .await
+        .map_err(|error| format!("cannot listen on {} (--admin-listen): {error}", config.admin_listen))?;
+    let clock = Clock::system();
+    let transport = Transport::new(&TransportConfig {
+        https_proxy: config.proxy.https,
+        no_proxy: config.proxy.no_proxy,
+        ca_file: config.ca_file,
+    })?;
+    let rules = config.allow_controller_identity.iter();
+    let rules = rules.map(|pair| PolicyRule::new(&pair.namespace, &pair.server));
+    let identity = config.controller_identity;
+    let controller = Controller::new(ControllerOptions {
+        client: controller::connect(config.kubeconfig.as_deref()).await?,
+        settings: Settings {
+            policy: Policy::new(rules.collect()),
+            clouds: config.clouds,
+            audience: config.registry_audience,
+            controller: identity.as_ref().map(|own| (own.client_id.clone(), own.tenant_id.clone())),
+            refresh_fraction: config.refresh_fraction,
+            secret_metadata_prefixes: config.secret_metadata_prefixes,
+        },
+        assertion: identity.map(|own| AssertionFile::new(own.token_file)),
+        minter: Minter::new(transport, clock.clone(), metrics.clone(), config.token_cache_max_life),
+        clock,
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        watch_namespaces: config.watch_namespaces,
+        selector: config.selector,
+        sweep_interval: config.sweep_interval,
+        watch_timeout: config.watch_timeout,
+    });
+    let late = controller.clone();
+    metrics.watch_queue(move || late.oldest_due());
+    let late = controller.clone();
+    let admin = Admin {
+        liveness: Liveness::new(move || late.oldest_due()),
+        readiness,
+        metrics,
+    };
+    let admin = tokio::spawn(admin.serve(listener, stop.clone()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    controller.run(stop.clone()).await;
+    if !stop.is_cancelled() {
+        return Err("a watch of the API server ended for good; see the log".into());
+    }
+    admin.await?;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -84,6 +84,11 @@ impl Audience {
         &self.0
     }
 
+    /// Whether it is the container registry audience, and not Resource Manager's or a custom one.
+    pub fn is_container_registry(&self) -> bool {
+        self.0 == Self::CONTAINER_REGISTRY
+    }
+
     /// The scope that asks for it.
     pub fn scope(&self) -> String {
         format!("{}/.default", self.0)

@@ -7,6 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 /// No token is believed to live longer: whatever an `exp` says, it is looked at again by then.
 pub const MAX_LIFE: SignedDuration = SignedDuration::from_hours(24);
 
+/// Refreshes are spread over this part of a life, so that objects which share a credential do not all
+/// come at once; a shared one is handed on only while younger than that window.
+pub const JITTER_FRACTION: f64 = 0.1;
+
 /// `exp` and `iat` of a JWT (RFC 7519), unverified: the registry judges the signature, we only schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claims {
@@ -105,6 +109,12 @@ impl Lifetime {
     /// Its length; negative for a token that was expired on arrival.
     pub fn length(&self) -> SignedDuration {
         self.end.duration_since(self.start)
+    }
+
+    /// `fraction` of its length, none for one that was never live.
+    pub fn part(&self, fraction: f64) -> SignedDuration {
+        let length = self.length().max(SignedDuration::ZERO).min(MAX_LIFE);
+        SignedDuration::from_secs_f64(length.as_secs_f64() * fraction.clamp(0.0, 1.0))
     }
 
     /// Whether the credential still works.

@@ -1,1 +1,17 @@
-fn main() {}
+//! acrcred against real parts: etcd, API server, controller manager, registry and crane, and the Azure
+//! emulator in place of Azure. All tests share one control plane; each owns its namespace, tenant,
+//! client id and registries, and runs an acrcred of its own.
+
+mod clouds;
+mod harness;
+mod hosts;
+mod layout;
+mod manifests;
+mod policy;
+mod program;
+mod pulling;
+mod registries;
+mod rotation;
+mod schema;
+mod sharing;
+mod suspending;

@@ -1,0 +1,45 @@
+//! The `CustomResourceDefinition`s as they are installed.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
+
+use super::AcrCredential;
+
+/// What `config/crd` holds.
+///
+/// Differs from the derived schema in two ways: no field takes `null`, which would silently mean the
+/// same as leaving a narrowing field out; and `status` starts with `observedGeneration: -1`, so that a
+/// new object counts as in progress before anybody has written to it.
+pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
+    vec![adjusted(AcrCredential::crd())]
+}
+
+fn adjusted(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let Some(schema) = &mut version.schema else {
+            continue;
+        };
+        let mut value = json!(schema);
+        refuse_null(&mut value);
+        value["openAPIV3Schema"]["properties"]["status"]["default"] =
+            json!({"observedGeneration": -1});
+        if let Ok(adjusted) = serde_json::from_value(value) {
+            *schema = adjusted;
+        }
+    }
+    crd
+}
+
+fn refuse_null(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if map.get("nullable") == Some(&Value::Bool(true)) {
+                map.remove("nullable");
+            }
+            map.values_mut().for_each(refuse_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(refuse_null),
+        _ => {}
+    }
+}

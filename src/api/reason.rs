@@ -1,0 +1,131 @@
+//! Condition types and the closed list of reasons. Each is documented in `docs/errors.md`.
+
+use std::fmt;
+
+/// Types of conditions, in the sense of kstatus: `Ready` always, the others only while true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// The Secret holds a live credential for every registry of the spec.
+    Ready,
+    /// Not ready yet; acrcred is working on it.
+    Reconciling,
+    /// Not ready, and somebody must act.
+    Stalled,
+    /// Ready, but the last refresh failed: the old credential still works.
+    RefreshFailing,
+}
+
+/// Why a condition is what it is. Stable: alerts and health checks may match on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Every registry has a live credential.
+    Issued,
+    /// `spec.suspend` is set: nothing is minted.
+    Suspended,
+    /// The first attempt has not ended yet.
+    Progressing,
+    /// The object uses a field that this version of acrcred does not serve.
+    FieldNotSupported,
+    /// The operator's policy does not let this namespace use the controller's identity for the registry.
+    ControllerIdentityNotAllowed,
+    /// The server is no login server of an enabled cloud.
+    RegistryNotAllowed,
+    /// A Secret of that name exists and is not ours.
+    SecretNotOwned,
+    /// The Secret is marked `immutable`.
+    SecretImmutable,
+    /// The Secret has another type.
+    SecretTypeMismatch,
+    /// The Secret of this object's predecessor awaits garbage collection.
+    AwaitingSecretDeletion,
+    /// The assertion file is missing or malformed.
+    InvalidIdentity,
+    /// Entra trusts no such issuer, subject and audience.
+    FederationMismatch,
+    /// Entra refused for another reason that somebody must mend.
+    EntraRefused,
+    /// The registry refused the identity.
+    RegistryRefused,
+    /// The registry refuses Resource Manager tokens.
+    ArmAuthenticationDisabled,
+    /// An upstream asked us to wait.
+    Throttled,
+    /// An upstream cannot be reached or fails.
+    UpstreamUnavailable,
+    /// An upstream's answer is not what the protocol says.
+    MalformedAnswer,
+    /// The API server does not let us write the Secret.
+    Forbidden,
+}
+
+// === impl ConditionType ===
+
+impl ConditionType {
+    /// As `status.conditions[].type` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::RefreshFailing => "RefreshFailing",
+        }
+    }
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// Every reason, in the order of the documentation.
+    pub const ALL: [Self; 19] = [
+        Self::Issued,
+        Self::Suspended,
+        Self::Progressing,
+        Self::FieldNotSupported,
+        Self::ControllerIdentityNotAllowed,
+        Self::RegistryNotAllowed,
+        Self::SecretNotOwned,
+        Self::SecretImmutable,
+        Self::SecretTypeMismatch,
+        Self::AwaitingSecretDeletion,
+        Self::InvalidIdentity,
+        Self::FederationMismatch,
+        Self::EntraRefused,
+        Self::RegistryRefused,
+        Self::ArmAuthenticationDisabled,
+        Self::Throttled,
+        Self::UpstreamUnavailable,
+        Self::MalformedAnswer,
+        Self::Forbidden,
+    ];
+
+    /// As `status.conditions[].reason` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "Issued",
+            Self::Suspended => "Suspended",
+            Self::Progressing => "Progressing",
+            Self::FieldNotSupported => "FieldNotSupported",
+            Self::ControllerIdentityNotAllowed => "ControllerIdentityNotAllowed",
+            Self::RegistryNotAllowed => "RegistryNotAllowed",
+            Self::SecretNotOwned => "SecretNotOwned",
+            Self::SecretImmutable => "SecretImmutable",
+            Self::SecretTypeMismatch => "SecretTypeMismatch",
+            Self::AwaitingSecretDeletion => "AwaitingSecretDeletion",
+            Self::InvalidIdentity => "InvalidIdentity",
+            Self::FederationMismatch => "FederationMismatch",
+            Self::EntraRefused => "EntraRefused",
+            Self::RegistryRefused => "RegistryRefused",
+            Self::ArmAuthenticationDisabled => "ArmAuthenticationDisabled",
+            Self::Throttled => "Throttled",
+            Self::UpstreamUnavailable => "UpstreamUnavailable",
+            Self::MalformedAnswer => "MalformedAnswer",
+            Self::Forbidden => "Forbidden",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

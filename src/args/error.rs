@@ -1,0 +1,74 @@
+//! Why the program does not start, in one sentence that names what to set.
+
+use crate::credential::{AuthorityError, InvalidId};
+
+/// Indicates that flags and environment do not add up to a configuration.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A flag's value cannot be used.
+    #[error("--{flag} (or {}) cannot be {value:?}: {remedy}", twin(flag))]
+    Flag {
+        /// Its name, without dashes.
+        flag: &'static str,
+        /// What was given, cut to a recognisable length.
+        value: String,
+        /// What to set.
+        remedy: String,
+    },
+    /// A list that narrows was given, and is empty.
+    #[error("--{flag} (or {}) is empty: {remedy}", twin(flag))]
+    Empty {
+        /// Its name, without dashes.
+        flag: &'static str,
+        /// What to set.
+        remedy: &'static str,
+    },
+    /// The controller's own identity is allowed to somebody, but the environment does not tell it.
+    #[error(
+        "{variable} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
+    )]
+    Missing {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// A client or tenant id is malformed.
+    #[error("{variable} cannot be used, {source}: set the id that Microsoft Entra shows")]
+    Id {
+        /// The variable.
+        variable: &'static str,
+        /// Why.
+        source: InvalidId,
+    },
+    /// The authority is none of the known ones.
+    #[error("AZURE_AUTHORITY_HOST cannot be used: {0}")]
+    Authority(#[from] AuthorityError),
+    /// The token file cannot be read. The path is left out: somebody may have put the token there.
+    #[error(
+        "AZURE_FEDERATED_TOKEN_FILE names a file that cannot be read ({0}): mount a projected ServiceAccount token and set its path"
+    )]
+    TokenFile(std::io::ErrorKind),
+    /// The proxy's URL is malformed. It is left out: it may hold a password.
+    #[error(
+        "HTTPS_PROXY is not the URL of an HTTP proxy: set one such as http://proxy.example:3128"
+    )]
+    Proxy,
+    /// `RUST_LOG` is malformed.
+    #[error("RUST_LOG cannot be used: {0}")]
+    RustLog(#[from] crate::process::LogFilterError),
+}
+
+/// `--log-level` → `ACRCRED_LOG_LEVEL`.
+fn twin(flag: &str) -> String {
+    format!("ACRCRED_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+impl ConfigError {
+    pub(super) fn flag(flag: &'static str, value: &str, remedy: impl Into<String>) -> Self {
+        const RECOGNISABLE: usize = 64;
+        Self::Flag {
+            flag,
+            value: value.chars().take(RECOGNISABLE).collect(),
+            remedy: remedy.into(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Flags and environment, read and validated once. Nothing else in this crate reads the environment.
+//! Of what it links, the TLS library reads `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+
+mod config;
+mod error;
+mod value;
+
+use clap::Parser;
+
+pub use config::{Config, ControllerIdentity, Proxy};
+pub use error::ConfigError;
+pub use value::AllowedPair;
+
+/// Keeps image pull Secrets for Azure Container Registry alive, without a stored password.
+///
+/// Every flag can also be set as ACRCRED_ and its name in the environment; a flag wins over its
+/// variable. Lists are comma-separated, or the flag is repeated. Durations have units: 90s, 10m, 1h30m.
+#[expect(
+    clippy::doc_markdown,
+    reason = "the comments are the help text, where backticks would show"
+)]
+#[derive(Clone, Debug, Parser)]
+#[command(version, about, after_help = ENVIRONMENT, max_term_width = 110)]
+pub struct Args {
+    /// Who may use the controller's own identity: NAMESPACE/SERVER, where * stands for anything but
+    /// a slash, such as team-a/contoso.azurecr.io or */*.azurecr.io [default: nobody]
+    #[arg(long, env = "ACRCRED_ALLOW_CONTROLLER_IDENTITY", value_name = "NAMESPACE/SERVER", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
+    allow_controller_identity: Option<Vec<String>>,
+
+    /// Clouds whose registries may be sent tokens: AzurePublicCloud, AzureUSGovernmentCloud,
+    /// AzureChinaCloud [default: the cloud of AZURE_AUTHORITY_HOST, else AzurePublicCloud]
+    #[arg(long, env = "ACRCRED_CLOUDS", value_name = "CLOUD", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
+    clouds: Option<Vec<String>>,
+
+    /// Audience to ask Entra tokens for [default: https://containerregistry.azure.net]
+    #[arg(long, env = "ACRCRED_REGISTRY_AUDIENCE", value_name = "URL", hide_env = true, help_heading = IDENTITIES)]
+    registry_audience: Option<String>,
+
+    /// When to replace a credential, as a fraction of its life from 0.1 to 0.9 [default: 0.5]
+    #[arg(long, env = "ACRCRED_REFRESH_FRACTION", value_name = "FRACTION", hide_env = true, help_heading = REFRESH)]
+    refresh_fraction: Option<String>,
+
+    /// How long an Entra token may serve from memory; 0 switches the cache off [default: 24h]
+    #[arg(long, env = "ACRCRED_TOKEN_CACHE_MAX_LIFE", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
+    token_cache_max_life: Option<String>,
+
+    /// How often to look for Secrets that somebody changed; at least 10s [default: 10m]
+    #[arg(long, env = "ACRCRED_SWEEP_INTERVAL", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
+    sweep_interval: Option<String>,
+
+    /// Prefixes of the labels and annotations that users may set on their Secrets [default: none]
+    #[arg(long, env = "ACRCRED_SECRET_METADATA_PREFIXES", value_name = "PREFIX", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
+    secret_metadata_prefixes: Option<Vec<String>>,
+
+    /// Namespaces to serve [default: all]
+    #[arg(long, env = "ACRCRED_WATCH_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
+    watch_namespaces: Option<Vec<String>>,
+
+    /// Serve only objects with these labels, such as shard=a,tier!=test [default: all]
+    #[arg(long, env = "ACRCRED_SELECTOR", value_name = "SELECTOR", hide_env = true, help_heading = SCOPE)]
+    selector: Option<String>,
+
+    /// When the API server ends each watch, to be started anew; 1s to 200s [default: 200s]
+    #[arg(long, env = "ACRCRED_WATCH_TIMEOUT", value_name = "DURATION", hide_env = true, help_heading = SCOPE)]
+    watch_timeout: Option<String>,
+
+    /// Where to serve /livez, /readyz and /metrics [default: 0.0.0.0:8080]
+    #[arg(long, env = "ACRCRED_ADMIN_LISTEN", value_name = "ADDRESS:PORT", hide_env = true, help_heading = OBSERVATION)]
+    admin_listen: Option<String>,
+
+    /// Whether there is a metric for each object: true or false [default: true]
+    #[arg(long, env = "ACRCRED_METRICS_PER_OBJECT", value_name = "BOOL", hide_env = true, help_heading = OBSERVATION, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    metrics_per_object: Option<String>,
+
+    /// How log lines look: text or json [default: json]
+    #[arg(long, env = "ACRCRED_LOG_FORMAT", value_name = "FORMAT", hide_env = true, help_heading = OBSERVATION)]
+    log_format: Option<String>,
+
+    /// What acrcred logs: off, error, warn, info, debug or trace, also for a part of it, such as
+    /// info,acrcred::azure=debug [default: RUST_LOG, else info]
+    #[arg(long, env = "ACRCRED_LOG_LEVEL", value_name = "LEVEL", hide_env = true, help_heading = OBSERVATION)]
+    log_level: Option<String>,
+}
+
+const IDENTITIES: &str = "Who may get credentials, and from where";
+const REFRESH: &str = "When work is done";
+const SCOPE: &str = "What is served";
+const OBSERVATION: &str = "How to watch it";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  AZURE_CLIENT_ID             client id of the controller's own identity
+  AZURE_TENANT_ID             its tenant, and the default tenant of all other identities
+  AZURE_FEDERATED_TOKEN_FILE  file with its ServiceAccount token
+  AZURE_AUTHORITY_HOST        where the identities of its cloud sign in
+                              (these four are set by the Azure workload identity webhook)
+  HTTPS_PROXY, NO_PROXY       proxy to Entra and registries, and the hosts to reach without it;
+                              the way to the API server is set in the kubeconfig (proxy-url)
+  SSL_CERT_FILE               certificates to trust instead of the system's
+  KUBECONFIG                  the cluster to serve, when not running in it
+  RUST_LOG                    same as --log-level, which wins";

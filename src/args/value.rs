@@ -1,0 +1,158 @@
+//! Values of single flags: from what an operator types to what the program uses.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use crate::credential::Audience;
+
+/// Objects in namespaces that match `namespace` may use the controller identity for registries that
+/// match `server`. In both, `*` matches anything but `/`, and the whole must match.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllowedPair {
+    /// Glob for the object's namespace.
+    pub namespace: String,
+    /// Glob for the registry's login server.
+    pub server: String,
+}
+
+impl FromStr for AllowedPair {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let is_glob = |half: &str| {
+            !half.is_empty()
+                && half
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.*".contains(&b))
+        };
+        match text.split_once('/') {
+            Some((namespace, server)) if is_glob(namespace) && is_glob(server) => Ok(Self {
+                namespace: namespace.to_owned(),
+                server: server.to_owned(),
+            }),
+            _ => Err(
+                "set NAMESPACE/SERVER in lower case, such as team-a/contoso.azurecr.io or */*.azurecr.io",
+            ),
+        }
+    }
+}
+
+/// A duration with units, or `0`; never negative.
+pub(super) fn duration(text: &str) -> Option<SignedDuration> {
+    if text == "0" {
+        return Some(SignedDuration::ZERO);
+    }
+    let duration: SignedDuration = text.parse().ok()?;
+    (!duration.is_negative()).then_some(duration)
+}
+
+pub(super) fn refresh_fraction(text: &str) -> Result<f64, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|fraction| (0.1..=0.9).contains(fraction))
+        .ok_or("set a number from 0.1 to 0.9")
+}
+
+pub(super) fn token_cache_max_life(text: &str) -> Result<SignedDuration, &'static str> {
+    duration(text).ok_or("set a duration such as 10m or 24h, or 0 to switch the cache off")
+}
+
+pub(super) fn sweep_interval(text: &str) -> Result<SignedDuration, &'static str> {
+    duration(text)
+        .filter(|interval| *interval >= SignedDuration::from_secs(10))
+        .ok_or("set a duration of at least 10s, such as 10m")
+}
+
+/// Longer, and load balancers on the way may drop the silent connection (240 s at Azure's).
+pub(super) const MAX_WATCH_TIMEOUT: Duration = Duration::from_secs(200);
+
+/// Whole seconds, as the API server takes them.
+pub(super) fn watch_timeout(text: &str) -> Result<Duration, &'static str> {
+    duration(text)
+        .and_then(|timeout| Duration::try_from(timeout).ok())
+        .filter(|timeout| timeout.subsec_nanos() == 0)
+        .filter(|timeout| (Duration::from_secs(1)..=MAX_WATCH_TIMEOUT).contains(timeout))
+        .ok_or("set a duration in whole seconds from 1s to 200s")
+}
+
+pub(super) fn audience(text: &str) -> Result<Audience, &'static str> {
+    let name = ["https://", "api://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let is_plain = |name: &str| {
+        name.bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._/:".contains(&b))
+    };
+    if name.is_some_and(is_plain) {
+        Ok(Audience::new(text))
+    } else {
+        Err(
+            "set the URI of an application, such as https://containerregistry.azure.net or api://NAME",
+        )
+    }
+}
+
+/// A prefix of label and annotation keys. What covers our own keys is refused.
+pub(super) fn metadata_prefix(text: &str) -> Result<String, &'static str> {
+    const OWN: &str = "acrcred.dev/";
+    const LONGEST_KEY: usize = 253 + 1 + 63;
+    let is_key = text.len() <= LONGEST_KEY
+        && text.bytes().filter(|b| *b == b'/').count() <= 1
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b));
+    if !is_key {
+        Err("set the beginning of a label or annotation key, such as team.example.com/")
+    } else if OWN.starts_with(text) || text.starts_with(OWN) {
+        Err("keys under acrcred.dev/ are not for users; set a longer or another prefix")
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// A namespace: a DNS label (RFC 1123).
+pub(super) fn namespace(text: &str) -> Result<String, &'static str> {
+    let is_label = (1..=63).contains(&text.len())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if is_label {
+        Ok(text.to_owned())
+    } else {
+        Err("set the names of namespaces, without patterns")
+    }
+}
+
+/// A label selector. Only its characters are checked: the API server knows the grammar.
+pub(super) fn selector(text: &str) -> Result<String, &'static str> {
+    let is_plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._/=!,() ".contains(&b));
+    if is_plain {
+        Ok(text.to_owned())
+    } else {
+        Err("set a label selector as kubectl takes it, such as shard=a,tier!=test")
+    }
+}
+
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "set ADDRESS:PORT, such as 0.0.0.0:8080 or [::]:8080")
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {
+    text.parse().map_err(|_| "set true or false")
+}

@@ -1,0 +1,183 @@
+//! Assertion to Entra token (OAuth 2.0 client credentials with a federated credential).
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::TokenCredential as _;
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::Headers;
+use azure_core::http::request::{Body, Request};
+use azure_core::http::{
+    AsyncRawResponse, ClientMethodOptions, ClientOptions, HttpClient, RetryOptions,
+    Transport as AzureTransport,
+};
+use azure_core::time::OffsetDateTime;
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::transport::Transport;
+use crate::credential::{Cause, Credential, Hop, Identity, Lifetime, MAX_LIFE, MintError, Token};
+
+/// Asks Entra for a token of `identity`, proving it with `assertion`. `now` is when the request leaves.
+pub(super) async fn request_token(
+    transport: &Transport,
+    identity: &Identity,
+    assertion: Token,
+    now: Timestamp,
+) -> Result<Credential, MintError> {
+    let mut cloud = CustomConfiguration::default();
+    identity.authority.as_str().clone_into(&mut cloud.authority_host);
+    let credential = ClientAssertionCredential::new(
+        identity.tenant_id.as_str().to_owned(),
+        identity.client_id.as_str().to_owned(),
+        Presented(assertion),
+        Some(ClientAssertionCredentialOptions {
+            client_options: ClientOptions {
+                // The object's own backoff is the retry; the SDK's would multiply it.
+                retry: RetryOptions::none(),
+                transport: Some(AzureTransport::new(Arc::new(EntraClient {
+                    transport: transport.clone(),
+                    limit: format!("{}/{}", identity.authority.host(), identity.tenant_id),
+                }))),
+                cloud: Some(Arc::new(CloudConfiguration::from(cloud))),
+                ..ClientOptions::default()
+            },
+        }),
+    )
+    .map_err(|error| typed(&error))?;
+    let answer = credential
+        .get_token(&[&identity.audience.scope()], None)
+        .await
+        .map_err(|error| typed(&error))?;
+    let token = Token::new(answer.token.secret().to_owned());
+    // The SDK turns `expires_in` into a time of the system clock; only the difference is a fact.
+    let life = (answer.expires_on - OffsetDateTime::now_utc()).whole_seconds();
+    let life = SignedDuration::from_secs(life).clamp(SignedDuration::ZERO, MAX_LIFE);
+    if token.expose().is_empty() {
+        return Err(MintError::new(Hop::Entra, Cause::Malformed));
+    }
+    Ok(Credential {
+        token,
+        lifetime: Lifetime {
+            start: now,
+            end: crate::credential::saturating_add(now, life),
+        },
+    })
+}
+
+/// Our own typed error, which travels through the SDK as the source of its error. What else the SDK
+/// may say is never looked at: it can quote the answer.
+fn typed(error: &azure_core::Error) -> MintError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(ours) = error.downcast_ref::<MintError>() {
+            return *ours;
+        }
+        source = error.source();
+    }
+    MintError::new(Hop::Entra, Cause::Malformed)
+}
+
+/// An assertion that is presented once.
+#[derive(Debug)]
+struct Presented(Token);
+
+#[async_trait]
+impl ClientAssertion for Presented {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.expose().to_owned())
+    }
+}
+
+/// Our transport in the SDK's shape. Every answer that is not 200 becomes a [`MintError`] here: the
+/// SDK (1.0) loses the AADSTS code when the text has an escape, and the status when it is no JSON.
+struct EntraClient {
+    transport: Transport,
+    limit: String,
+}
+
+/// The part of an error answer that we keep. `error_description` may echo anything and is left unread.
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    #[serde(default)]
+    error_codes: Vec<u32>,
+}
+
+// === impl EntraClient ===
+
+impl EntraClient {
+    async fn send(&self, request: &Request) -> Result<AsyncRawResponse, MintError> {
+        let malformed = || MintError::new(Hop::Entra, Cause::Malformed);
+        let Body::Bytes(form) = request.body() else {
+            return Err(malformed());
+        };
+        let form = std::str::from_utf8(form).map_err(|_| malformed())?;
+        let answer = self
+            .transport
+            .post(
+                Hop::Entra,
+                &self.limit,
+                request.url().clone(),
+                Zeroizing::new(form.to_owned()),
+            )
+            .await?;
+        if answer.status == 200 {
+            return Ok(AsyncRawResponse::from_bytes(
+                azure_core::http::StatusCode::Ok,
+                Headers::default(),
+                answer.body.to_vec(),
+            ));
+        }
+        let codes = serde_json::from_slice(&answer.body)
+            .map_or_else(|_| Vec::new(), |error: ErrorAnswer| error.error_codes);
+        let error = MintError::entra(answer.status, &codes, answer.retry_after);
+        tracing::warn!(
+            hop = error.hop.name(),
+            status = answer.status,
+            aadsts = error.code,
+            request_id = answer.request_id,
+            "Entra refused a token",
+        );
+        Err(error)
+    }
+}
+
+#[async_trait]
+impl HttpClient for EntraClient {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        self.send(request)
+            .await
+            .map_err(|error| azure_core::Error::new(ErrorKind::Other, error))
+    }
+}
+
+impl fmt::Debug for EntraClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntraClient").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typed_error_survives_the_sdk() {
+        let ours = MintError::entra(401, &[700_213], None);
+        let inner = azure_core::Error::new(ErrorKind::Other, ours);
+        let outer = azure_core::Error::with_error(ErrorKind::Credential, inner, "failed");
+        assert_eq!(typed(&outer), ours);
+    }
+
+    #[test]
+    fn what_only_the_sdk_says_is_malformed() {
+        let theirs = azure_core::Error::with_message(ErrorKind::DataConversion, "eyJ...");
+        assert_eq!(typed(&theirs).cause, Cause::Malformed);
+    }
+}

@@ -1,0 +1,90 @@
+//! How long an upstream asked us to stay away, for everybody who would call it.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::credential::{Cause, MintError, saturating_add};
+
+/// How long to wait after a throttling answer that does not say.
+const UNSTATED: SignedDuration = SignedDuration::from_secs(30);
+
+/// The time before which a key is not called, and the failure that said so.
+pub(super) struct Floors<K> {
+    until: Mutex<HashMap<K, (Timestamp, MintError)>>,
+}
+
+// === impl Floors ===
+
+impl<K: Hash + Eq + Clone> Floors<K> {
+    pub fn new() -> Self {
+        Self {
+            until: Mutex::default(),
+        }
+    }
+
+    /// Fails without a request while the floor of `key` stands.
+    pub fn check(&self, key: &K, now: Timestamp) -> Result<(), MintError> {
+        let mut floors = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        match floors.get(key) {
+            Some((until, error)) if now < *until => Err(MintError {
+                retry_after: Some(until.duration_since(now)),
+                ..*error
+            }),
+            Some(_) => {
+                floors.remove(key);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Raises the floor where `error` asks for it, and completes the error with the wait.
+    pub fn raise(&self, key: &K, error: MintError, now: Timestamp) -> MintError {
+        let unstated = (error.cause == Cause::Throttled).then_some(UNSTATED);
+        let Some(wait) = error.retry_after.or(unstated) else {
+            return error;
+        };
+        let error = MintError {
+            retry_after: Some(wait),
+            ..error
+        };
+        let mut floors = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        floors.retain(|_, (until, _)| now < *until);
+        floors.insert(key.clone(), (saturating_add(now, wait), error));
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_holds_its_own_key_until_its_time() {
+        let floors = Floors::new();
+        let start = Timestamp::UNIX_EPOCH;
+        let throttled = MintError::entra(429, &[], Some(SignedDuration::from_secs(60)));
+        floors.raise(&"a", throttled, start);
+        let early = start + SignedDuration::from_secs(59);
+        assert_eq!(
+            floors.check(&"a", early).unwrap_err().retry_after,
+            Some(SignedDuration::from_secs(1))
+        );
+        assert!(floors.check(&"b", early).is_ok());
+        assert!(floors.check(&"a", start + SignedDuration::from_secs(60)).is_ok());
+    }
+
+    #[test]
+    fn throttling_without_a_time_waits_half_a_minute() {
+        let floors = Floors::new();
+        let start = Timestamp::UNIX_EPOCH;
+        let raised = floors.raise(&"a", MintError::entra(429, &[], None), start);
+        assert_eq!(raised.retry_after, Some(UNSTATED));
+        let unavailable = MintError::entra(503, &[], None);
+        assert_eq!(floors.raise(&"b", unavailable, start), unavailable);
+        assert!(floors.check(&"b", start).is_ok());
+    }
+}

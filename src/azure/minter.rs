@@ -1,0 +1,202 @@
+//! Mints credentials, sharing tokens between objects that may share them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::assertion::AssertionSource;
+use super::cache::{Cache, Obtained};
+use super::floor::Floors;
+use super::transport::Transport;
+use super::{entra, registry};
+use crate::credential::{
+    Cause, Credential, Hop, Identity, JITTER_FRACTION, Lifetime, LoginServer, MintError, Token,
+    saturating_add,
+};
+use crate::process::{Clock, Metrics};
+
+/// A shared Entra token is used until this long before its end, or a tenth of its life if that is less.
+const ENTRA_MARGIN: SignedDuration = SignedDuration::from_mins(5);
+/// A shared ACR token is handed on for the jitter window and this long: the time that the objects
+/// which came with the first need.
+const HANDOVER: SignedDuration = SignedDuration::from_secs(30);
+/// A registry's refusal evicts a shared Entra token at most this often.
+const EVICTION_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+
+/// What to mint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MintRequest {
+    /// Who asks. Everything that Entra would check is part of the cache key.
+    pub identity: Identity,
+    /// Where to.
+    pub server: LoginServer,
+    /// A cached credential counts only if it was received after this.
+    pub newer_than: Option<Timestamp>,
+}
+
+/// Mints credentials. Tokens live in memory only, and nothing read from the cluster ever gets in.
+pub struct Minter {
+    transport: Transport,
+    clock: Clock,
+    metrics: Metrics,
+    /// Bounds the age of shared tokens; zero shares none.
+    cache_max_life: SignedDuration,
+    entra_tokens: Cache<Identity>,
+    acr_tokens: Cache<(Identity, LoginServer)>,
+    entra_floors: Floors<Identity>,
+    registry_floors: Floors<LoginServer>,
+    evicted: Mutex<HashMap<Identity, Timestamp>>,
+}
+
+// === impl Minter ===
+
+impl Minter {
+    /// A minter without tokens.
+    pub fn new(
+        transport: Transport,
+        clock: Clock,
+        metrics: Metrics,
+        cache_max_life: SignedDuration,
+    ) -> Self {
+        Self {
+            transport,
+            clock,
+            metrics,
+            cache_max_life,
+            entra_tokens: Cache::new(),
+            acr_tokens: Cache::new(),
+            entra_floors: Floors::new(),
+            registry_floors: Floors::new(),
+            evicted: Mutex::default(),
+        }
+    }
+
+    /// An ACR refresh token for `request`, a shared one if there is a young one. The caller has checked
+    /// that the object is entitled to it: a hot cache asks nobody.
+    pub async fn mint(
+        &self,
+        request: &MintRequest,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Credential, MintError> {
+        let MintRequest { identity, server, newer_than } = request;
+        let key = (identity.clone(), server.clone());
+        let usable = |held: &Credential| {
+            self.may_hand_over(&held.lifetime)
+                && newer_than.is_none_or(|bound| bound < held.lifetime.start)
+        };
+        let fetch = self.exchange(identity, server, assertions);
+        let obtained = self
+            .acr_tokens
+            .get_or_fetch(&key, self.clock.now(), usable, fetch)
+            .await?;
+        Ok(obtained.credential)
+    }
+
+    async fn exchange(
+        &self,
+        identity: &Identity,
+        server: &LoginServer,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Credential, MintError> {
+        self.registry_floors.check(server, self.clock.now())?;
+        let entra = self.entra_token(identity, assertions).await?;
+        let result = self.exchange_once(server, &entra.credential.token).await;
+        let refused = matches!(&result, Err(error) if error.cause == Cause::RegistryRefused);
+        if !refused || entra.fresh || !self.may_evict(identity) {
+            return result;
+        }
+        // The shared token may predate a change of roles: one fresh token tells.
+        let digest = entra.credential.token.digest();
+        self.entra_tokens.evict(identity, &digest).await;
+        let entra = self.entra_token(identity, assertions).await?;
+        self.exchange_once(server, &entra.credential.token).await
+    }
+
+    async fn exchange_once(
+        &self,
+        server: &LoginServer,
+        entra_token: &Token,
+    ) -> Result<Credential, MintError> {
+        let call = registry::exchange(&self.transport, server, entra_token, || self.clock.now());
+        self.measured(Hop::Exchange, call)
+            .await
+            .map_err(|error| self.registry_floors.raise(server, error, self.clock.now()))
+    }
+
+    async fn entra_token(
+        &self,
+        identity: &Identity,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Obtained, MintError> {
+        let usable = |held: &Credential| self.may_use_entra(&held.lifetime);
+        let fetch = async {
+            self.entra_floors.check(identity, self.clock.now())?;
+            let first = self.request_entra(identity, assertions).await;
+            match first {
+                Err(error) if error.wants_fresh_assertion() => {
+                    self.request_entra(identity, assertions).await
+                }
+                result => result,
+            }
+        };
+        self.entra_tokens
+            .get_or_fetch(identity, self.clock.now(), usable, fetch)
+            .await
+    }
+
+    async fn request_entra(
+        &self,
+        identity: &Identity,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Credential, MintError> {
+        let assertion = self.measured(Hop::Assertion, assertions.assertion()).await?;
+        let now = self.clock.now();
+        let call = entra::request_token(&self.transport, identity, assertion, now);
+        self.measured(Hop::Entra, call)
+            .await
+            .map_err(|error| self.entra_floors.raise(identity, error, self.clock.now()))
+    }
+
+    async fn measured<T>(
+        &self,
+        hop: Hop,
+        call: impl Future<Output = Result<T, MintError>>,
+    ) -> Result<T, MintError> {
+        let started = Instant::now();
+        let result = call.await;
+        let outcome = match &result {
+            Ok(_) => "success",
+            Err(error) => error.cause.name(),
+        };
+        self.metrics.minted(hop.name(), outcome, started.elapsed());
+        result
+    }
+
+    fn may_hand_over(&self, lifetime: &Lifetime) -> bool {
+        let window = lifetime.part(JITTER_FRACTION) + HANDOVER;
+        self.is_younger(lifetime, window) && lifetime.is_live(self.clock.now())
+    }
+
+    fn may_use_entra(&self, lifetime: &Lifetime) -> bool {
+        let margin = ENTRA_MARGIN.min(lifetime.part(0.1));
+        self.is_younger(lifetime, lifetime.length() - margin)
+    }
+
+    fn is_younger(&self, lifetime: &Lifetime, than: SignedDuration) -> bool {
+        let age = self.clock.now().duration_since(lifetime.start);
+        age < than.min(self.cache_max_life)
+    }
+
+    fn may_evict(&self, identity: &Identity) -> bool {
+        let now = self.clock.now();
+        let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        evicted.retain(|_, at| now < saturating_add(*at, EVICTION_INTERVAL));
+        if evicted.contains_key(identity) {
+            return false;
+        }
+        evicted.insert(identity.clone(), now);
+        true
+    }
+}

@@ -1,0 +1,14 @@
+//! From assertion to ACR token: Microsoft Entra, the registry, and the cache between objects.
+//! Knows nothing of Kubernetes.
+
+mod assertion;
+mod cache;
+mod entra;
+mod floor;
+mod minter;
+mod registry;
+mod transport;
+
+pub use assertion::{AssertionFile, AssertionSource};
+pub use minter::{MintRequest, Minter};
+pub use transport::{Transport, TransportConfig, TransportError};

@@ -1,0 +1,46 @@
+//! The way to the API server.
+
+use std::path::Path;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Indicates that no client for the API server can be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file that `KUBECONFIG` names cannot be used.
+    #[error("KUBECONFIG cannot be used: {0}")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// No kubeconfig, and not in a pod.
+    #[error("not in a cluster, and KUBECONFIG is not set: {0}")]
+    InCluster(#[from] kube::config::InClusterError),
+    /// The configuration names something that cannot be had.
+    #[error("cannot set up a client for the API server: {0}")]
+    Client(#[from] kube::Error),
+}
+
+/// A client for the cluster of `kubeconfig`, or for the one that this pod runs in.
+///
+/// kube would take `HTTPS_PROXY` for the API server too, without asking `NO_PROXY`. That variable speaks
+/// of Azure; the API server is reached directly, or through the kubeconfig's own `proxy-url`.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    let Some(path) = kubeconfig else {
+        return Ok(Client::try_from(Config::incluster()?)?);
+    };
+    let kubeconfig = Kubeconfig::read_from(path)?;
+    let current = kubeconfig.current_context.clone().unwrap_or_default();
+    let context = kubeconfig.contexts.iter().find(|context| context.name == current);
+    let cluster = context.and_then(|context| context.context.as_ref()).map(|context| &context.cluster);
+    let own_proxy = kubeconfig
+        .clusters
+        .iter()
+        .find(|named| Some(&named.name) == cluster)
+        .and_then(|named| named.cluster.as_ref()?.proxy_url.clone())
+        .is_some_and(|url| !url.is_empty());
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    if !own_proxy {
+        config.proxy_url = None;
+    }
+    Ok(Client::try_from(config)?)
+}

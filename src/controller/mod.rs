@@ -1,0 +1,166 @@
+//! Effects: watches, the due queue, and what a [`Settled`](crate::plan::Settled) asks for. The only
+//! code that talks to the API server.
+
+mod api_call;
+mod client;
+mod execute;
+mod observe;
+mod queue;
+mod reconcile;
+mod secrets;
+mod tracked;
+mod watch;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::FIELD_MANAGER;
+use crate::azure::{AssertionFile, Minter};
+use crate::plan::Settings;
+use crate::process::{Clock, Metrics, Readiness};
+
+pub use api_call::ApiLimit;
+pub use client::{ConnectError, connect};
+use queue::DueQueue;
+use tracked::TrackedObjects;
+use watch::Scope;
+
+/// Everything that a controller works with.
+pub struct ControllerOptions {
+    /// Talks to the API server as acrcred's `ServiceAccount`.
+    pub client: Client,
+    /// The operator's decisions.
+    pub settings: Settings,
+    /// The controller's own assertion, where it has an identity.
+    pub assertion: Option<AssertionFile>,
+    /// Mints credentials.
+    pub minter: Minter,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Told once every watch has delivered its first list.
+    pub readiness: Readiness,
+    /// Namespaces to watch; empty: all.
+    pub watch_namespaces: Vec<String>,
+    /// A label selector that objects must match; empty: all.
+    pub selector: String,
+    /// How often each Secret is looked at without a reason.
+    pub sweep_interval: SignedDuration,
+    /// How long the API server may keep a watch open, in whole seconds.
+    pub watch_timeout: Duration,
+}
+
+/// Keeps Secrets filled until it is told to stop.
+pub struct Controller {
+    client: Client,
+    settings: Settings,
+    assertion: Option<AssertionFile>,
+    minter: Minter,
+    clock: Clock,
+    metrics: Metrics,
+    /// What to watch, until [`Controller::run`] does.
+    scopes: Mutex<Vec<Scope>>,
+    selector: String,
+    sweep_interval: SignedDuration,
+    watch_timeout: Duration,
+    recorder: Recorder,
+    limit: ApiLimit,
+    queue: DueQueue,
+    objects: TrackedObjects,
+}
+
+/// How long reconciles that have begun may take to end once we are told to stop.
+const GRACE: Duration = Duration::from_secs(15);
+/// Without anything due, the loop still turns.
+const IDLE: SignedDuration = SignedDuration::from_secs(30);
+
+// === impl Controller ===
+
+impl Controller {
+    /// A controller that has not started.
+    pub fn new(options: ControllerOptions) -> Arc<Self> {
+        let ControllerOptions {
+            client,
+            settings,
+            assertion,
+            minter,
+            clock,
+            metrics,
+            readiness,
+            watch_namespaces,
+            selector,
+            sweep_interval,
+            watch_timeout,
+        } = options;
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.into(),
+            instance: None,
+        };
+        Arc::new(Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            limit: ApiLimit::default(),
+            queue: DueQueue::default(),
+            objects: TrackedObjects::default(),
+            client,
+            settings,
+            assertion,
+            minter,
+            clock,
+            metrics,
+            scopes: Mutex::new(Scope::of(&watch_namespaces, &readiness)),
+            selector,
+            sweep_interval,
+            watch_timeout,
+        })
+    }
+
+    /// How late the oldest due object is that nobody has started on.
+    pub fn oldest_due(&self) -> Duration {
+        let late = self.queue.oldest_due(self.clock.now());
+        Duration::try_from(late).unwrap_or_default()
+    }
+
+    /// Works until `stop` is cancelled, then lets what has begun end. Returns early only if a watch
+    /// ends, which it never should.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let reconciles = TaskTracker::new();
+        let watches = self.clone().watch_all();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = watches => tracing::error!("a watch ended; stopping"),
+            () = self.clone().dispatch(&reconciles) => {}
+        }
+        reconciles.close();
+        if tokio::time::timeout(GRACE, reconciles.wait()).await.is_err() {
+            tracing::warn!("stopping with reconciles under way");
+        }
+    }
+
+    /// Starts what is due, renewals first; every reconcile is a task of its own, so none waits for
+    /// another's misfortune.
+    async fn dispatch(self: Arc<Self>, reconciles: &TaskTracker) {
+        loop {
+            // Subscribed before looking, so that nothing scheduled in between is missed.
+            let changed = self.queue.changed();
+            let mut due = self.queue.take_due(self.clock.now());
+            due.sort_by_cached_key(|key| !self.objects.is_renewal(key));
+            for key in due {
+                if let Some(work) = self.objects.begin(&key) {
+                    reconciles.spawn(self.clone().reconcile_caught(key, work));
+                }
+            }
+            let next = self.queue.next().unwrap_or_else(|| self.clock.now() + IDLE);
+            tokio::select! {
+                () = changed => {}
+                () = self.clock.sleep_until(next) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a decision rests on.
+
+use crate::credential::{Cause, Federation, Hop, MintError};
+use crate::plan::{Observed, SecretState, Snapshot};
+
+use super::Controller;
+use super::api_call::ApiError;
+use super::queue::ObjectKey;
+use super::secrets::ReadSecret;
+use super::tracked::Memory;
+use crate::api::AcrCredential;
+
+// === impl Controller ===
+
+impl Controller {
+    /// Gathers what is known of `object`, and reads its Secret where that is not known or long ago.
+    pub(super) async fn observe<'a>(
+        &'a self,
+        object: &'a AcrCredential,
+        key: &ObjectKey,
+        memory: &Memory,
+    ) -> Result<Observed<'a>, ApiError> {
+        let mut observed = Observed {
+            object,
+            settings: &self.settings,
+            federation: self.federation().await,
+            secret: memory.secret.clone().unwrap_or(SecretState::Absent),
+            refused: None,
+            attempts: memory.attempts.clone(),
+        };
+        let now = self.clock.now();
+        let is_stale = match (memory.seen_at, &memory.secret) {
+            (Some(seen_at), Some(SecretState::Present(_) | SecretState::Absent)) => {
+                now.duration_since(seen_at) >= self.sweep_interval
+            }
+            // Of a new object, the POST tells whether there is a Secret: a read would tell no more.
+            (None, None) => !is_new(object),
+            // Not ours when last seen: that may have changed.
+            _ => true,
+        };
+        if is_stale {
+            self.look_again(&mut observed, key).await?;
+        }
+        Ok(observed)
+    }
+
+    /// Replaces what was known of the Secret by what there is.
+    pub(super) async fn look_again(
+        &self,
+        observed: &mut Observed<'_>,
+        key: &ObjectKey,
+    ) -> Result<(), ApiError> {
+        match self.read_secret(observed.object, key).await? {
+            ReadSecret::Absent => observed.secret = SecretState::Absent,
+            ReadSecret::Hidden => observed.secret = SecretState::Hidden,
+            ReadSecret::Refused(refusal) => observed.refused = Some(refusal),
+            ReadSecret::Found(secret) => {
+                let known = lifetimes(&observed.secret);
+                let snapshot = Snapshot::of(&secret, &known, self.clock.now());
+                observed.secret = SecretState::Present(Box::new(snapshot));
+            }
+        }
+        Ok(())
+    }
+
+    async fn federation(&self) -> Result<Federation, MintError> {
+        match &self.assertion {
+            Some(assertion) => assertion.federation().await,
+            None => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
+        }
+    }
+}
+
+/// Lifetimes of the tokens that we know.
+pub(super) fn lifetimes(
+    secret: &SecretState,
+) -> std::collections::BTreeMap<String, crate::credential::Lifetime> {
+    match secret {
+        SecretState::Present(snapshot) => snapshot.lifetimes(),
+        SecretState::Absent | SecretState::Hidden => std::collections::BTreeMap::default(),
+    }
+}
+
+/// Nobody has written its status yet. A forged status costs its namespace a read, or a sweep's delay.
+fn is_new(object: &AcrCredential) -> bool {
+    object.status.as_ref().is_none_or(|status| status.conditions.is_empty())
+}

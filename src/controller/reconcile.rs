@@ -1,0 +1,140 @@
+//! One look at one object: observe, plan, mint, settle, execute.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use tracing::Instrument as _;
+
+use super::Controller;
+use super::api_call::ApiError;
+use super::queue::ObjectKey;
+use super::tracked::{Memory, Work};
+use crate::api::AcrCredential;
+use crate::azure::MintRequest;
+use crate::credential::saturating_add;
+use crate::plan::{Outcomes, Plan, Settled, State, plan};
+use crate::process::{ReconcileResult, State as MetricState};
+
+const API_BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(1);
+const API_BACKOFF_CAP: SignedDuration = SignedDuration::from_secs(60);
+/// After a panic, whose cause will most likely be there again.
+const PANIC_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
+
+// === impl Controller ===
+
+impl Controller {
+    /// Reconciles, whatever happens: a panic is counted and ends this reconcile only.
+    pub(super) async fn reconcile_caught(self: Arc<Self>, key: ObjectKey, work: Work) {
+        let Work { object, mut memory } = work;
+        let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
+        let look = self.reconcile(&object, &key, &mut memory).instrument(span.clone());
+        let result = AssertUnwindSafe(look).catch_unwind().await;
+        let now = self.clock.now();
+        let wake_at = span.in_scope(|| match result {
+            Ok(Ok(wake_at)) => {
+                self.metrics.reconciled(ReconcileResult::Success);
+                memory.api_failures = 0;
+                wake_at
+            }
+            Ok(Err(error)) => {
+                self.metrics.reconciled(ReconcileResult::Failure);
+                tracing::warn!(%error, "will be tried again");
+                Some(saturating_add(now, api_backoff(&mut memory)))
+            }
+            Err(_) => {
+                self.metrics.reconciled(ReconcileResult::Panic);
+                tracing::error!("a reconcile panicked; will be tried again");
+                memory = Memory::default();
+                Some(saturating_add(now, PANIC_BACKOFF))
+            }
+        });
+        if self.objects.end(&key, &object, memory) {
+            self.queue.schedule(&key, now);
+        } else if let Some(wake_at) = wake_at
+            && self.objects.contains(&key, object.metadata.uid.as_ref())
+        {
+            self.queue.schedule(&key, wake_at);
+        }
+    }
+
+    async fn reconcile(
+        &self,
+        object: &AcrCredential,
+        key: &ObjectKey,
+        memory: &mut Memory,
+    ) -> Result<Option<Timestamp>, ApiError> {
+        if object.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let mut observed = self.observe(object, key, memory).await?;
+        let plan = plan(&observed, self.clock.now());
+        let outcomes = self.mint(&plan).await;
+        let known_before = memory.secret.as_ref() == Some(&observed.secret);
+        let settled = self.execute(&mut observed, key, &plan, &outcomes).await;
+        let changed = !known_before || memory.secret.as_ref() != Some(&observed.secret);
+        memory.secret = Some(observed.secret);
+        let now = self.clock.now();
+        if changed || memory.seen_at.is_none() || self.is_sweep_due(memory, now) {
+            memory.seen_at = Some(now);
+        }
+        let Some(settled) = settled? else {
+            return Ok(None);
+        };
+        self.count(key, &settled, &outcomes);
+        memory.attempts.clone_from(&settled.attempts);
+        let sweep_at = memory.seen_at.map(|seen_at| saturating_add(seen_at, self.sweep_interval));
+        Ok(settled.wake_at.into_iter().chain(sweep_at).min())
+    }
+
+    fn is_sweep_due(&self, memory: &Memory, now: Timestamp) -> bool {
+        memory.seen_at.is_some_and(|seen_at| now.duration_since(seen_at) >= self.sweep_interval)
+    }
+
+    /// Mints all that is planned at once: a slow registry holds back no other.
+    async fn mint(&self, plan: &Plan) -> Outcomes {
+        let Some(assertion) = &self.assertion else {
+            return Outcomes::new();
+        };
+        let mints = plan.mints().map(|mint| async {
+            let request = MintRequest {
+                identity: mint.identity.clone(),
+                server: mint.server.clone(),
+                newer_than: mint.newer_than,
+            };
+            let result = self.minter.mint(&request, assertion).await;
+            (request.server, result)
+        });
+        join_all(mints).await.into_iter().collect()
+    }
+
+    fn count(&self, key: &ObjectKey, settled: &Settled, outcomes: &Outcomes) {
+        for outcome in outcomes.values() {
+            self.metrics.refreshed(match outcome {
+                Ok(_) => "success",
+                Err(error) => error.cause.name(),
+            });
+        }
+        let state = match settled.state {
+            State::Ready => MetricState::Ready,
+            State::Failing => MetricState::Failing,
+            State::NotReady => MetricState::NotReady,
+            State::Suspended => MetricState::Suspended,
+        };
+        self.metrics.object_is(&key.namespace, &key.name, state, settled.expires_at);
+        if let Some(note) = &settled.note {
+            tracing::warn!(reason = note.reason, message = note.message, "trouble");
+        } else if settled.status.is_some() {
+            tracing::info!(state = settled.state.name(), "status written");
+        }
+    }
+}
+
+/// 1 s to 60 s.
+fn api_backoff(memory: &mut Memory) -> SignedDuration {
+    let doublings = memory.api_failures.min(6);
+    memory.api_failures = memory.api_failures.saturating_add(1);
+    (API_BACKOFF_FIRST * (1 << doublings)).min(API_BACKOFF_CAP)
+}

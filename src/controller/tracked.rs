@@ -1,0 +1,199 @@
+//! The objects that exist, and what we remember of each. Lost at a restart, and correct without.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::queue::ObjectKey;
+use crate::api::AcrCredential;
+use crate::plan::{Attempts, SecretState};
+
+/// What we remember of an object between reconciles.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    /// The Secret as we last saw it; `None` before the first look.
+    pub secret: Option<SecretState>,
+    /// When it was last read or written.
+    pub seen_at: Option<Timestamp>,
+    /// What failed.
+    pub attempts: Attempts,
+    /// API calls that failed in a row.
+    pub api_failures: u32,
+}
+
+/// A reconcile's input: nobody else works on the object until it is handed back.
+pub(super) struct Work {
+    pub object: Arc<AcrCredential>,
+    pub memory: Memory,
+}
+
+/// Every object of the watches.
+#[derive(Default)]
+pub(super) struct TrackedObjects {
+    by_key: Mutex<HashMap<ObjectKey, Tracked>>,
+}
+
+struct Tracked {
+    object: Arc<AcrCredential>,
+    /// Away while a reconcile runs.
+    memory: Option<Memory>,
+    /// Something happened while the reconcile ran.
+    again: bool,
+}
+
+// === impl TrackedObjects ===
+
+impl TrackedObjects {
+    /// Takes note of a newer version of an object; false if it is an older one, which a watch may
+    /// deliver after the answer to our own write.
+    pub fn update(&self, key: &ObjectKey, object: AcrCredential) -> bool {
+        let mut objects = self.lock();
+        let known = objects.get_mut(key).filter(|tracked| {
+            tracked.object.metadata.uid == object.metadata.uid
+        });
+        match known {
+            Some(tracked) if is_older(&object, &tracked.object) => false,
+            Some(tracked) => {
+                tracked.object = Arc::new(object);
+                true
+            }
+            None => {
+                let tracked = Tracked {
+                    object: Arc::new(object),
+                    memory: Some(Memory::default()),
+                    again: false,
+                };
+                objects.insert(key.clone(), tracked);
+                true
+            }
+        }
+    }
+
+    /// Forgets an object that exists no more.
+    pub fn remove(&self, key: &ObjectKey) {
+        self.lock().remove(key);
+    }
+
+    /// The objects of a namespace, or all, that are not in `present`.
+    pub fn missing_from(
+        &self,
+        namespace: Option<&str>,
+        present: &HashSet<ObjectKey>,
+    ) -> Vec<ObjectKey> {
+        self.lock()
+            .keys()
+            .filter(|key| namespace.is_none_or(|namespace| key.namespace == namespace))
+            .filter(|key| !present.contains(key))
+            .cloned()
+            .collect()
+    }
+
+    /// Whether the object holds a credential that pods may be using.
+    pub fn is_renewal(&self, key: &ObjectKey) -> bool {
+        let objects = self.lock();
+        let memory = objects.get(key).and_then(|tracked| tracked.memory.as_ref());
+        matches!(memory, Some(Memory { secret: Some(SecretState::Present(_)), .. }))
+    }
+
+    /// Hands out an object to work on; nothing if it is gone, or being worked on, which then happens
+    /// once more.
+    pub fn begin(&self, key: &ObjectKey) -> Option<Work> {
+        let mut objects = self.lock();
+        let tracked = objects.get_mut(key)?;
+        let Some(memory) = tracked.memory.take() else {
+            tracked.again = true;
+            return None;
+        };
+        tracked.again = false;
+        Some(Work {
+            object: tracked.object.clone(),
+            memory,
+        })
+    }
+
+    /// Takes back what [`TrackedObjects::begin`] handed out; true if it must be looked at once more.
+    pub fn end(&self, key: &ObjectKey, worked_on: &AcrCredential, memory: Memory) -> bool {
+        let mut objects = self.lock();
+        let Some(tracked) = objects.get_mut(key) else {
+            return false;
+        };
+        // An object that was re-created meanwhile has a memory of its own.
+        if tracked.object.metadata.uid == worked_on.metadata.uid {
+            tracked.memory = Some(memory);
+        }
+        std::mem::take(&mut tracked.again)
+    }
+
+    /// Whether the object still exists.
+    pub fn contains(&self, key: &ObjectKey, uid: Option<&String>) -> bool {
+        self.lock().get(key).is_some_and(|tracked| tracked.object.metadata.uid.as_ref() == uid)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Tracked>> {
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resource versions of one kind are ordered numbers (KEP-5504); where one is not, nothing is older.
+fn is_older(object: &AcrCredential, than: &AcrCredential) -> bool {
+    let version = |object: &AcrCredential| object.metadata.resource_version.as_ref()?.parse::<u128>().ok();
+    matches!((version(object), version(than)), (Some(new), Some(old)) if new < old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::AcrCredentialSpec;
+
+    fn object(uid: &str, version: &str) -> AcrCredential {
+        let spec = AcrCredentialSpec {
+            registries: vec![],
+            identity: None,
+            secret: None,
+            attach: None,
+            suspend: false,
+        };
+        let mut object = AcrCredential::new("a", spec);
+        object.metadata.uid = Some(uid.into());
+        object.metadata.resource_version = Some(version.into());
+        object
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey {
+            namespace: "ns".into(),
+            name: "a".into(),
+        }
+    }
+
+    #[test]
+    fn an_older_version_never_replaces_a_newer_one() {
+        let objects = TrackedObjects::default();
+        assert!(objects.update(&key(), object("u", "10")));
+        assert!(!objects.update(&key(), object("u", "9")));
+        assert!(objects.update(&key(), object("u", "11")));
+        assert!(objects.update(&key(), object("other", "3")), "another object");
+    }
+
+    #[test]
+    fn one_works_on_an_object_at_a_time() {
+        let objects = TrackedObjects::default();
+        objects.update(&key(), object("u", "1"));
+        let work = objects.begin(&key()).unwrap();
+        assert!(objects.begin(&key()).is_none());
+        assert!(objects.end(&key(), &work.object, work.memory), "asked for meanwhile");
+        assert!(objects.begin(&key()).is_some());
+    }
+
+    #[test]
+    fn a_re_created_object_does_not_inherit_a_memory() {
+        let objects = TrackedObjects::default();
+        objects.update(&key(), object("u", "1"));
+        let mut work = objects.begin(&key()).unwrap();
+        objects.update(&key(), object("v", "2"));
+        work.memory.api_failures = 7;
+        objects.end(&key(), &work.object, work.memory);
+        assert_eq!(objects.begin(&key()).unwrap().memory.api_failures, 0);
+    }
+}

@@ -1,0 +1,170 @@
+//! What failed before, and when it is tried again. Kept in memory only: a restart tries again.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::fraction::fraction_of;
+use crate::credential::{Class, MintError, saturating_add};
+
+/// Failed attempts by login server; one that succeeds leaves none.
+pub type Attempts = BTreeMap<String, Attempt>;
+
+/// The failures of one registry since its last success.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// The last failure.
+    pub error: MintError,
+    /// How many in a row, for this generation of the spec.
+    pub failures: u32,
+    /// When the first of them happened.
+    pub first_at: Timestamp,
+    /// When the next attempt is due.
+    retry_at: Timestamp,
+    /// The generation that they belong to.
+    generation: Option<i64>,
+    /// Before this, a change of the spec does not bring the next attempt forward.
+    reset_after: Timestamp,
+}
+
+const RETRY_FIRST: SignedDuration = SignedDuration::from_secs(1);
+const PROPAGATION_FIRST: SignedDuration = SignedDuration::from_secs(5);
+const BACKOFF_CAP: SignedDuration = SignedDuration::from_secs(60);
+/// Roles and federated credentials need up to 10 minutes to spread; then somebody must act.
+const PROPAGATION_LIMIT: SignedDuration = SignedDuration::from_mins(15);
+const TERMINAL: SignedDuration = SignedDuration::from_mins(10);
+/// A spec that flips all the time resets its backoff this often at most.
+const RESET_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
+/// Delays are spread over ± this part.
+const SPREAD: f64 = 0.2;
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// The attempt that failed with `error` at `now`, following `previous`. `seed` spreads the delay.
+    pub fn failed(
+        previous: Option<&Self>,
+        error: MintError,
+        generation: Option<i64>,
+        seed: &str,
+        now: Timestamp,
+    ) -> Self {
+        let same = previous.filter(|previous| previous.generation == generation);
+        let failures = same.map_or(1, |same| same.failures.saturating_add(1));
+        let first_at = same.map_or(now, |same| same.first_at);
+        let delay = delay(&error, failures, now.duration_since(first_at));
+        let spread = 1.0 + SPREAD * (2.0 * fraction_of(&[seed, &failures.to_string()]) - 1.0);
+        let delay = SignedDuration::from_secs_f64(delay.as_secs_f64() * spread);
+        let floor = error.retry_after.unwrap_or(SignedDuration::ZERO);
+        Self {
+            error,
+            failures,
+            first_at,
+            retry_at: saturating_add(now, delay.max(floor)),
+            generation,
+            reset_after: match (same, previous) {
+                (Some(same), _) => same.reset_after,
+                (None, Some(_)) => saturating_add(now, RESET_INTERVAL),
+                (None, None) => now,
+            },
+        }
+    }
+
+    /// When the next attempt is due for this generation of the spec: a change brings it forward.
+    pub fn next_at(&self, generation: Option<i64>) -> Timestamp {
+        if self.generation == generation {
+            self.retry_at
+        } else {
+            self.retry_at.min(self.reset_after)
+        }
+    }
+
+    /// Whether somebody must act before this can work.
+    pub fn is_terminal(&self, now: Timestamp) -> bool {
+        is_terminal(&self.error, now.duration_since(self.first_at))
+    }
+}
+
+fn is_terminal(error: &MintError, failing_for: SignedDuration) -> bool {
+    match error.class() {
+        Class::Terminal => true,
+        Class::Propagation => failing_for >= PROPAGATION_LIMIT,
+        Class::Retryable => false,
+    }
+}
+
+fn delay(error: &MintError, failures: u32, failing_for: SignedDuration) -> SignedDuration {
+    let first = match error.class() {
+        _ if is_terminal(error, failing_for) => return TERMINAL,
+        Class::Propagation => PROPAGATION_FIRST,
+        Class::Retryable | Class::Terminal => RETRY_FIRST,
+    };
+    let doublings = failures.saturating_sub(1).min(16);
+    (first * (1 << doublings)).min(BACKOFF_CAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::{Cause, Hop};
+
+    fn delays(error: MintError, count: usize) -> Vec<i64> {
+        let mut now = Timestamp::UNIX_EPOCH;
+        let mut attempt: Option<Attempt> = None;
+        (0..count)
+            .map(|_| {
+                let next = Attempt::failed(attempt.as_ref(), error, Some(1), "uid", now);
+                let delay = next.next_at(Some(1)).duration_since(now).as_secs();
+                now = next.next_at(Some(1));
+                attempt = Some(next);
+                delay
+            })
+            .collect()
+    }
+
+    fn within(delay: i64, nominal: i64) -> bool {
+        (nominal * 8 / 10 - 1..=nominal * 12 / 10).contains(&delay)
+    }
+
+    #[test]
+    fn passing_trouble_is_retried_from_a_second_to_a_minute() {
+        let delays = delays(MintError::new(Hop::Entra, Cause::Unavailable), 9);
+        for (delay, nominal) in delays.iter().zip([1, 2, 4, 8, 16, 32, 60, 60, 60]) {
+            assert!(within(*delay, nominal), "{delays:?}");
+        }
+    }
+
+    #[test]
+    fn propagation_turns_terminal_after_a_quarter_of_an_hour() {
+        let delays = delays(MintError::entra(401, &[700_213], None), 30);
+        assert!(within(delays[0], 5) && within(delays[3], 40), "{delays:?}");
+        let slow = delays.iter().position(|delay| within(*delay, 600)).unwrap();
+        let quick: i64 = delays[..slow].iter().sum();
+        assert!((15 * 60..17 * 60).contains(&quick), "{delays:?}");
+        assert!(delays[slow..].iter().all(|delay| within(*delay, 600)), "{delays:?}");
+    }
+
+    #[test]
+    fn terminal_failures_are_retried_slowly() {
+        let delays = delays(MintError::entra(400, &[90_002], None), 3);
+        assert!(delays.iter().all(|delay| within(*delay, 600)), "{delays:?}");
+    }
+
+    #[test]
+    fn retry_after_is_a_floor() {
+        let error = MintError::entra(429, &[], Some(SignedDuration::from_secs(60)));
+        assert!(delays(error, 5).iter().all(|delay| *delay >= 60));
+    }
+
+    #[test]
+    fn a_changed_spec_is_tried_at_once_but_not_all_the_time() {
+        let error = MintError::entra(400, &[90_002], None);
+        let start = Timestamp::UNIX_EPOCH;
+        let first = Attempt::failed(None, error, Some(1), "uid", start);
+        assert!(first.next_at(Some(1)) > start + SignedDuration::from_mins(5));
+        assert_eq!(first.next_at(Some(2)), start);
+        let second = Attempt::failed(Some(&first), error, Some(2), "uid", start);
+        assert_eq!(second.failures, 1);
+        assert_eq!(second.next_at(Some(3)), start + RESET_INTERVAL);
+    }
+}

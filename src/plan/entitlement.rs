@@ -1,0 +1,126 @@
+//! What an object may get: checked before any cache or network.
+
+use jiff::Timestamp;
+
+use super::{Observed, Ownership, Refusal, SecretState};
+use crate::api::{Reason, Registry};
+use crate::credential::{Cause, Hop, Identity, LoginServer, MintError};
+
+/// Why nothing is minted for the object at all, if so.
+pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
+    unsupported_field(observed).or_else(|| unusable_secret(observed, now))
+}
+
+/// A field that narrows or redirects what is minted must not be ignored: the object would get more than
+/// it asked for.
+fn unsupported_field(observed: &Observed<'_>) -> Option<Refusal> {
+    let spec = &observed.object.spec;
+    let field = if spec.identity.is_some() {
+        "spec.identity"
+    } else if spec.registries.iter().any(|registry| registry.repositories.is_some()) {
+        "spec.registries[].repositories"
+    } else if spec.attach.is_some() {
+        "spec.attach"
+    } else {
+        return None;
+    };
+    Some(Refusal {
+        reason: Reason::FieldNotSupported,
+        message: format!(
+            "{field} is not served by this version of acrcred, and nothing is minted for an object that sets it; remove it or upgrade"
+        ),
+    })
+}
+
+fn unusable_secret(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
+    let name = observed.object.secret_name();
+    let owner = observed.object.metadata.name.as_deref().unwrap_or_default();
+    let not_owned = || Refusal {
+        reason: Reason::SecretNotOwned,
+        message: format!(
+            "Secret {name} exists and does not belong to this AcrCredential; delete it, or hand it over with: kubectl annotate secret {name} acrcred.dev/adopt={owner}"
+        ),
+    };
+    let snapshot = match &observed.secret {
+        SecretState::Absent => return None,
+        SecretState::Hidden => return Some(not_owned()),
+        SecretState::Present(snapshot) => snapshot,
+    };
+    let (reason, message) = match snapshot.ownership(observed.object, now) {
+        Ownership::Foreign => return Some(not_owned()),
+        Ownership::AwaitingDeletion => (
+            Reason::AwaitingSecretDeletion,
+            format!("Secret {name} belongs to a deleted AcrCredential of this name and awaits garbage collection"),
+        ),
+        Ownership::Ours | Ownership::Adoptable if !snapshot.is_docker_config => (
+            Reason::SecretTypeMismatch,
+            format!(
+                "Secret {name} is not of type kubernetes.io/dockerconfigjson, and a type cannot be changed; delete it"
+            ),
+        ),
+        Ownership::Ours | Ownership::Adoptable if snapshot.is_immutable => (
+            Reason::SecretImmutable,
+            format!("Secret {name} is marked immutable, so it cannot be refreshed; delete it"),
+        ),
+        Ownership::Ours | Ownership::Adoptable => return None,
+    };
+    Some(Refusal { reason, message })
+}
+
+/// The login server that the object may get a credential for, or why not.
+pub(super) fn entitled(
+    observed: &Observed<'_>,
+    registry: &Registry,
+) -> Result<LoginServer, Refusal> {
+    let refuse = |reason, message| Err(Refusal { reason, message });
+    let text = &registry.server;
+    let server: LoginServer = match text.parse() {
+        Ok(server) => server,
+        // A hostile name is not repeated: the spec shows it.
+        Err(error) => {
+            return refuse(Reason::RegistryNotAllowed, format!("a server of spec.registries {error}"));
+        }
+    };
+    let cloud = server.cloud();
+    if !observed.settings.clouds.contains_key(&cloud) {
+        return refuse(
+            Reason::RegistryNotAllowed,
+            format!("{server} belongs to {cloud}, which the operator has not enabled with --clouds"),
+        );
+    }
+    // What these fields narrow is not served yet: the wider credential is not given instead.
+    if observed.object.spec.identity.is_some() || registry.repositories.is_some() {
+        return refuse(
+            Reason::FieldNotSupported,
+            format!("{server}: a narrowing field is set that this version of acrcred does not serve"),
+        );
+    }
+    let namespace = observed.object.metadata.namespace.as_deref().unwrap_or_default();
+    if !observed.settings.policy.allows(namespace, &server) {
+        return refuse(
+            Reason::ControllerIdentityNotAllowed,
+            format!(
+                "the operator does not allow namespace {namespace} to use the controller's identity for {server}; ask for --allow-controller-identity {namespace}/{server}"
+            ),
+        );
+    }
+    Ok(server)
+}
+
+/// The identity that mints for `server`.
+pub(super) fn identity(
+    observed: &Observed<'_>,
+    server: &LoginServer,
+) -> Result<Identity, MintError> {
+    let settings = observed.settings;
+    let no_assertion = MintError::new(Hop::Assertion, Cause::NoAssertion);
+    let (client_id, tenant_id) = settings.controller.clone().ok_or(no_assertion)?;
+    let authority = settings.clouds.get(&server.cloud()).ok_or(no_assertion)?;
+    Ok(Identity {
+        authority: authority.clone(),
+        tenant_id,
+        client_id,
+        audience: settings.audience.clone(),
+        federation: observed.federation.clone()?,
+    })
+}

@@ -1,0 +1,219 @@
+//! Decisions. Pure: no async, no client, no clock, no randomness.
+//!
+//! [`plan`] says which registries need a credential minted; the caller mints; [`settle`] says, from what
+//! came of it, how the Secret and the status should read and when to look again. Both are total:
+//! failures are outcomes. After the Secret was written, `settle` is called again with what the API server
+//! answered, and then finds nothing left to write.
+
+mod attempt;
+mod entitlement;
+mod fraction;
+mod minted;
+mod ownership;
+mod policy;
+mod schedule;
+mod secret;
+mod settle;
+mod snapshot;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::api::{AcrCredential, Reason};
+use crate::credential::{
+    Audience, Authority, ClientId, Cloud, Federation, Identity, Lifetime, LoginServer, MintError,
+    TenantId,
+};
+
+pub use attempt::{Attempt, Attempts};
+pub use ownership::Ownership;
+pub use policy::{Policy, PolicyRule};
+pub use secret::{Removal, SecretWrite};
+pub use settle::{Outcomes, Settled, settle};
+pub use snapshot::{Entry, Snapshot};
+pub use status::{Note, State};
+
+/// What the operator decided; the same for every object.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who may use the controller's identity, and for which registries.
+    pub policy: Policy,
+    /// The enabled clouds and the authority of each.
+    pub clouds: BTreeMap<Cloud, Authority>,
+    /// The audience of Entra tokens.
+    pub audience: Audience,
+    /// The controller's own identity, where it has one.
+    pub controller: Option<(ClientId, TenantId)>,
+    /// At which part of its life a credential is refreshed, 0 to 1.
+    pub refresh_fraction: f64,
+    /// Prefixes of the labels and annotations that users may put on their Secret.
+    pub secret_metadata_prefixes: Vec<String>,
+}
+
+/// Everything that a decision about one object rests on.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// The object as last seen.
+    pub object: &'a AcrCredential,
+    /// The operator's decisions.
+    pub settings: &'a Settings,
+    /// The claims of the controller's present assertion.
+    pub federation: Result<Federation, MintError>,
+    /// The Secret of the object's name.
+    pub secret: SecretState,
+    /// Why the API server refused to let us write it just now, if it did.
+    pub refused: Option<Refusal>,
+    /// What earlier attempts came to.
+    pub attempts: Attempts,
+}
+
+/// What is known of the Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SecretState {
+    /// There is none, or none was seen yet.
+    Absent,
+    /// It reads like this.
+    Present(Box<Snapshot>),
+    /// There is one, and the API server does not let us see it: not ours.
+    Hidden,
+}
+
+/// A "no" that names its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable reason.
+    pub reason: Reason,
+    /// What happened and what to do, in a sentence without volatile parts.
+    pub message: String,
+}
+
+/// What to do about each registry of the spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Set where nothing is minted for the object at all, and somebody must act.
+    pub blocked: Option<Refusal>,
+    /// In the order of the spec.
+    pub registries: Vec<(String, Decision)>,
+}
+
+/// What to do about one registry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Its credential is live and not due.
+    Keep(LoginServer),
+    /// Mint one now.
+    Mint(Box<Mint>),
+    /// It cannot be minted; counts as an attempt that failed.
+    Fail(LoginServer, MintError),
+    /// One is due, but an earlier attempt failed and its time has not come.
+    Wait(LoginServer),
+    /// Nothing is minted for the object now, and what there is stays.
+    Hold(LoginServer),
+    /// The object is not entitled to it: an entry goes at once.
+    Refuse(Refusal),
+}
+
+/// A credential to mint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mint {
+    /// Who asks.
+    pub identity: Identity,
+    /// Where to.
+    pub server: LoginServer,
+    /// Only a credential received after this helps: the present one is of then.
+    pub newer_than: Option<Timestamp>,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The credentials to mint.
+    pub fn mints(&self) -> impl Iterator<Item = &Mint> {
+        self.registries.iter().filter_map(|(_, decision)| match decision {
+            Decision::Mint(mint) => Some(&**mint),
+            _ => None,
+        })
+    }
+}
+
+// === impl SecretState ===
+
+impl SecretState {
+    /// The snapshot of a Secret that belongs to the object.
+    pub(crate) fn ours(&self, object: &AcrCredential, now: Timestamp) -> Option<&Snapshot> {
+        match self {
+            Self::Present(snapshot)
+                if matches!(
+                    snapshot.ownership(object, now),
+                    Ownership::Ours | Ownership::Adoptable
+                ) =>
+            {
+                Some(snapshot)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Decides what to mint for `observed.object` at `now`.
+pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
+    let blocked = entitlement::blocked(observed, now);
+    let spec = &observed.object.spec;
+    let decide = |registry: &crate::api::Registry| {
+        match entitlement::entitled(observed, registry) {
+            Err(refusal) => Decision::Refuse(refusal),
+            Ok(server) if blocked.is_some() || spec.suspend => Decision::Hold(server),
+            Ok(server) => decide(observed, server, now),
+        }
+    };
+    Plan {
+        registries: spec
+            .registries
+            .iter()
+            .map(|registry| (registry.server.clone(), decide(registry)))
+            .collect(),
+        blocked,
+    }
+}
+
+fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decision {
+    let identity = entitlement::identity(observed, &server);
+    let held = held(observed, &server, identity.as_ref().ok(), now);
+    if let Some(lifetime) = held
+        && now < schedule::refresh_at(&lifetime, observed)
+    {
+        return Decision::Keep(server);
+    }
+    if let Some(attempt) = observed.attempts.get(server.as_str())
+        && now < attempt.next_at(observed.object.metadata.generation)
+    {
+        return Decision::Wait(server);
+    }
+    match identity {
+        Ok(identity) => Decision::Mint(Box::new(Mint {
+            identity,
+            server,
+            newer_than: held.map(|lifetime| lifetime.start),
+        })),
+        Err(error) => Decision::Fail(server, error),
+    }
+}
+
+/// The lifetime of a credential that the Secret holds and that was minted for just this; one that cannot
+/// be compared, for want of an assertion, counts as such.
+fn held(
+    observed: &Observed<'_>,
+    server: &LoginServer,
+    identity: Option<&Identity>,
+    now: Timestamp,
+) -> Option<Lifetime> {
+    let snapshot = observed.secret.ours(observed.object, now)?;
+    let entry = snapshot.minted_entry(server.as_str())?;
+    let same = identity.is_none_or(|identity| entry.minted_for == identity.digest(server));
+    same.then_some(entry.lifetime)
+}

@@ -1,0 +1,218 @@
+//! From what minting came to, to what is written and when to look again.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::fraction::fraction_of;
+use super::secret::{self, AllowedMetadata, DesiredEntry};
+use super::status::{self, RegistryState};
+use super::{
+    Attempt, Attempts, Decision, Note, Observed, Plan, SecretState, SecretWrite, Snapshot, State,
+    schedule,
+};
+use crate::api::{AcrCredentialStatus, Reason};
+use crate::credential::{Credential, Identity, LoginServer, MintError, saturating_add};
+
+/// What came of each planned mint.
+pub type Outcomes = BTreeMap<LoginServer, Result<Credential, MintError>>;
+
+/// What to do now. Nothing else is ever executed.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The write to the Secret, if it is not as it should be. The status then waits for its result.
+    pub write: Option<SecretWrite>,
+    /// The status, if it does not read so already.
+    pub status: Option<AcrCredentialStatus>,
+    /// A transition to report as an event.
+    pub note: Option<Note>,
+    /// What failed, to remember.
+    pub attempts: Attempts,
+    /// When to look again at the latest, if ever without a change.
+    pub wake_at: Option<Timestamp>,
+    /// For the metrics.
+    pub state: State,
+    /// When the first credential stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// How soon the Secret of a deleted predecessor is looked for again.
+const AWAIT_DELETION: SignedDuration = SignedDuration::from_secs(5);
+/// How soon a write that the API server refused is tried again.
+const REFUSED: SignedDuration = SignedDuration::from_mins(10);
+
+/// Decides, from the same observation and plan, what `outcomes` change at `now`.
+pub fn settle(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    outcomes: &Outcomes,
+    now: Timestamp,
+) -> Settled {
+    let attempts = attempts(observed, plan, outcomes, now);
+    let template = observed.object.spec.secret.as_ref();
+    let prefixes = &observed.settings.secret_metadata_prefixes;
+    let metadata = AllowedMetadata::of(template, prefixes);
+    let present = observed.secret.ours(observed.object, now);
+    let registries = registry_states(observed, plan, &attempts, now);
+    let desired = status::status(observed, plan, &registries, &metadata, now);
+    Settled {
+        write: if may_write(observed, plan, present) {
+            let entries = entries(plan, outcomes, present);
+            secret::write(observed.object, present, &entries, &metadata)
+        } else {
+            None
+        },
+        note: status::note(observed.object.status.as_ref(), &desired),
+        state: status::state(observed.object, &desired),
+        expires_at: desired.expires_at.as_ref().map(|time| time.0),
+        status: (observed.object.status.as_ref() != Some(&desired)).then_some(desired),
+        wake_at: wake_at(observed, plan, &registries, &attempts, now),
+        attempts,
+    }
+}
+
+/// A Secret that is not ours, or cannot be changed, is left as it is. One of ours is shrunk also where
+/// nothing is minted.
+fn may_write(observed: &Observed<'_>, plan: &Plan, present: Option<&Snapshot>) -> bool {
+    let unusable = present.is_some_and(|present| !present.is_docker_config || present.is_immutable);
+    let foreign = present.is_none() && observed.secret != SecretState::Absent;
+    let minted = !matches!(&plan.blocked, Some(refusal) if refusal.reason == Reason::FieldNotSupported)
+        || present.is_some();
+    observed.refused.is_none() && !unusable && !foreign && minted
+}
+
+fn attempts(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    outcomes: &Outcomes,
+    now: Timestamp,
+) -> Attempts {
+    let generation = observed.object.metadata.generation;
+    let uid = observed.object.metadata.uid.as_deref().unwrap_or_default();
+    let mut attempts = Attempts::new();
+    for (host, decision) in &plan.registries {
+        let previous = observed.attempts.get(host);
+        let error = match decision {
+            Decision::Keep(_) | Decision::Refuse(_) => continue,
+            Decision::Fail(_, error) => Some(*error),
+            Decision::Mint(mint) => match outcomes.get(&mint.server) {
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => Some(*error),
+                None => None,
+            },
+            Decision::Wait(_) | Decision::Hold(_) => None,
+        };
+        let seed = format!("{uid}/{host}");
+        let attempt = match error {
+            Some(error) => Some(Attempt::failed(previous, error, generation, &seed, now)),
+            None => previous.cloned(),
+        };
+        if let Some(attempt) = attempt {
+            attempts.insert(host.clone(), attempt);
+        }
+    }
+    attempts
+}
+
+/// What the Secret should hold: what was minted now, else what is there, for every registry that the
+/// object is entitled to and no other.
+fn entries(
+    plan: &Plan,
+    outcomes: &Outcomes,
+    present: Option<&Snapshot>,
+) -> BTreeMap<String, DesiredEntry> {
+    let minted = |server: &LoginServer, identity: &Identity| {
+        let credential = outcomes.get(server)?.as_ref().ok()?;
+        Some(DesiredEntry {
+            token: credential.token.clone(),
+            minted_for: Some(identity.digest(server).as_str().to_owned()),
+        })
+    };
+    let held = |server: &LoginServer| {
+        let (token, _) = present?.tokens.get(server.as_str())?;
+        let entry = present?.minted_entry(server.as_str());
+        Some(DesiredEntry {
+            token: token.clone(),
+            minted_for: entry.map(|entry| entry.minted_for.as_str().to_owned()),
+        })
+    };
+    let entry = |decision: &Decision| match decision {
+        Decision::Refuse(_) => None,
+        Decision::Mint(mint) => minted(&mint.server, &mint.identity).or_else(|| held(&mint.server)),
+        Decision::Keep(server)
+        | Decision::Fail(server, _)
+        | Decision::Wait(server)
+        | Decision::Hold(server) => held(server),
+    };
+    plan.registries
+        .iter()
+        .filter_map(|(host, decision)| Some((host.clone(), entry(decision)?)))
+        .collect()
+}
+
+fn registry_states(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    attempts: &Attempts,
+    now: Timestamp,
+) -> Vec<RegistryState> {
+    let present = observed.secret.ours(observed.object, now);
+    let state = |(host, decision): &(String, Decision)| {
+        let lifetime = present
+            .and_then(|present| present.minted_entry(host))
+            .map(|entry| entry.lifetime);
+        let problem = match decision {
+            Decision::Refuse(refusal) => Some((refusal.clone(), true)),
+            _ => attempts
+                .get(host)
+                .map(|attempt| status::problem(observed, host, attempt, now)),
+        };
+        RegistryState {
+            server: host.clone(),
+            is_entitled: !matches!(decision, Decision::Refuse(_)),
+            lifetime: lifetime.filter(|_| !matches!(decision, Decision::Refuse(_))),
+            problem,
+        }
+    };
+    plan.registries.iter().map(state).collect()
+}
+
+/// `min(refreshAt, next attempt, expiresAt)`.
+fn wake_at(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    registries: &[RegistryState],
+    attempts: &Attempts,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let uid = observed.object.metadata.uid.as_deref().unwrap_or_default();
+    let is_held = plan.blocked.is_some() || observed.object.spec.suspend;
+    let generation = observed.object.metadata.generation;
+    let of_registry = |registry: &RegistryState| {
+        let expiry = registry.lifetime.map(|lifetime| lifetime.end).filter(|end| now < *end);
+        let refresh = match attempts.get(&registry.server) {
+            _ if is_held => None,
+            Some(attempt) => Some(attempt.next_at(generation)),
+            None => registry
+                .lifetime
+                .map(|lifetime| schedule::refresh_at(&lifetime, observed)),
+        };
+        [expiry, refresh]
+    };
+    let retry = match (&plan.blocked, &observed.refused) {
+        (_, Some(_)) => Some(REFUSED * 4 / 5 + spread(uid)),
+        (Some(blocked), _) if blocked.reason == Reason::AwaitingSecretDeletion => Some(AWAIT_DELETION),
+        _ => None,
+    };
+    registries
+        .iter()
+        .flat_map(of_registry)
+        .flatten()
+        .chain(retry.map(|wait| saturating_add(now, wait)))
+        .min()
+}
+
+/// Up to 4 minutes, so that objects refused together do not come back together.
+fn spread(uid: &str) -> SignedDuration {
+    SignedDuration::from_secs_f64(240.0 * fraction_of(&["refused", uid]))
+}

@@ -1,0 +1,323 @@
+//! What the status says. Only stable text: equal failures give an equal status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::secret::AllowedMetadata;
+use super::{Attempt, Observed, Plan, Refusal, schedule};
+use crate::api::{
+    AcrCredential, AcrCredentialStatus, ConditionType, FederationStatus, Reason, RegistryStatus,
+};
+use crate::credential::{Cause, Lifetime, MintError};
+
+/// One registry, as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RegistryState {
+    pub server: String,
+    pub is_entitled: bool,
+    /// Of the credential that the Secret holds, expired or not.
+    pub lifetime: Option<Lifetime>,
+    /// What is wrong, and whether somebody must act.
+    pub problem: Option<(Refusal, bool)>,
+}
+
+/// A transition that is worth an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The reason of the condition.
+    pub reason: String,
+    /// Its message.
+    pub message: String,
+}
+
+/// The state that an object counts under in the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Every registry has a live credential.
+    Ready,
+    /// Likewise, but a refresh fails.
+    Failing,
+    /// Some registry has none.
+    NotReady,
+    /// Nothing is minted, by the user's wish.
+    Suspended,
+}
+
+// === impl State ===
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Failing, Self::NotReady, Self::Suspended];
+
+    /// Its name as a metric label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Failing => "failing",
+            Self::NotReady => "not_ready",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+/// A failed attempt in the words of the API.
+pub(super) fn problem(
+    observed: &Observed<'_>,
+    host: &str,
+    attempt: &Attempt,
+    now: Timestamp,
+) -> (Refusal, bool) {
+    let error = &attempt.error;
+    let reason = reason(observed, error);
+    let presented = match (error.cause, &observed.federation) {
+        (Cause::Federation(_), Ok(federation)) => format!(
+            " (presented: issuer {}, subject {}, audience {})",
+            federation.issuer, federation.subject, federation.audience
+        ),
+        _ => String::new(),
+    };
+    let refusal = Refusal {
+        reason,
+        message: format!("{host}: {error}{presented}"),
+    };
+    (refusal, attempt.is_terminal(now))
+}
+
+fn reason(observed: &Observed<'_>, error: &MintError) -> Reason {
+    match error.cause {
+        Cause::NoAssertion | Cause::UnknownIdentity => Reason::InvalidIdentity,
+        Cause::Federation(_) => Reason::FederationMismatch,
+        Cause::AssertionRefused | Cause::UnknownAudience | Cause::EntraRefused => Reason::EntraRefused,
+        Cause::RegistryRefused if !observed.settings.audience.is_container_registry() => {
+            Reason::ArmAuthenticationDisabled
+        }
+        Cause::RegistryRefused | Cause::RegistryForbidden | Cause::RequestRefused => {
+            Reason::RegistryRefused
+        }
+        Cause::Throttled => Reason::Throttled,
+        Cause::Unavailable => Reason::UpstreamUnavailable,
+        Cause::Malformed | Cause::ExpiredOnArrival => Reason::MalformedAnswer,
+    }
+}
+
+/// The status that is true at `now`.
+pub(super) fn status(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    registries: &[RegistryState],
+    metadata: &AllowedMetadata,
+    now: Timestamp,
+) -> AcrCredentialStatus {
+    let before = observed.object.status.clone().unwrap_or_default();
+    let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
+    let is_refreshed = plan.blocked.is_none() && !observed.object.spec.suspend;
+    let refresh_at = lifetimes().map(|lifetime| schedule::refresh_at(&lifetime, observed)).min();
+    let audience = observed.settings.audience.as_str();
+    AcrCredentialStatus {
+        observed_generation: observed.object.metadata.generation,
+        conditions: conditions(observed, plan, registries, metadata, now),
+        secret_name: observed
+            .secret
+            .ours(observed.object, now)
+            .map(|_| observed.object.secret_name().to_owned()),
+        expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
+        refresh_at: refresh_at.filter(|_| is_refreshed).map(seconds),
+        last_refresh_at: lifetimes().map(|lifetime| lifetime.start).max().map(seconds),
+        identity: registries
+            .iter()
+            .any(|registry| registry.is_entitled)
+            .then(|| federation(observed))
+            .flatten(),
+        registries: registries
+            .iter()
+            .map(|registry| RegistryStatus {
+                server: registry.server.clone(),
+                audience: registry.is_entitled.then(|| audience.to_owned()),
+                expires_at: registry.lifetime.map(|lifetime| seconds(lifetime.end)),
+                reason: registry_reason(observed, plan, registry, now).to_string(),
+            })
+            .collect(),
+        attached: Vec::new(),
+        last_handled_refresh: before.last_handled_refresh,
+    }
+}
+
+fn registry_reason(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    registry: &RegistryState,
+    now: Timestamp,
+) -> Reason {
+    let is_live = registry.lifetime.is_some_and(|lifetime| lifetime.is_live(now));
+    match (&registry.problem, &plan.blocked) {
+        (Some((refusal, _)), _) => refusal.reason,
+        (None, Some(blocked)) => blocked.reason,
+        (None, None) if observed.object.spec.suspend => Reason::Suspended,
+        (None, None) if is_live => Reason::Issued,
+        (None, None) => Reason::Progressing,
+    }
+}
+
+fn federation(observed: &Observed<'_>) -> Option<FederationStatus> {
+    let (client_id, tenant_id) = observed.settings.controller.as_ref()?;
+    let federation = observed.federation.as_ref().ok()?;
+    Some(FederationStatus {
+        issuer: federation.issuer.clone(),
+        subject: federation.subject.clone(),
+        audience: federation.audience.clone(),
+        tenant_id: tenant_id.to_string(),
+        client_id: client_id.to_string(),
+    })
+}
+
+fn conditions(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    registries: &[RegistryState],
+    metadata: &AllowedMetadata,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut conditions = Vec::with_capacity(2);
+    let mut add = |kind: ConditionType, status: bool, refusal: &Refusal| {
+        conditions.push(condition(observed.object, kind, status, refusal, now));
+    };
+    let problem = foremost_problem(observed, plan, registries, now);
+    if is_ready(plan, registries, now) {
+        add(ConditionType::Ready, true, &issued(observed.object, metadata));
+        if let Some((refusal, _)) = problem {
+            add(ConditionType::RefreshFailing, true, &refusal);
+        }
+        return conditions;
+    }
+    let suspended = observed.object.spec.suspend;
+    let (refusal, is_stalled) = problem.unwrap_or_else(|| (pending(suspended), false));
+    add(ConditionType::Ready, false, &refusal);
+    if is_stalled {
+        add(ConditionType::Stalled, true, &refusal);
+    } else if !suspended {
+        add(ConditionType::Reconciling, true, &refusal);
+    }
+    conditions
+}
+
+/// A field that is not served is never "ready", whatever the Secret still holds.
+fn is_ready(plan: &Plan, registries: &[RegistryState], now: Timestamp) -> bool {
+    let unsupported = matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::FieldNotSupported);
+    let mut lifetimes = registries.iter().map(|registry| registry.lifetime);
+    !unsupported && lifetimes.all(|lifetime| lifetime.is_some_and(|l| l.is_live(now)))
+}
+
+/// What the object as a whole suffers from: first what blocks it, then a registry without a live
+/// credential, then one whose refresh fails; among those, what somebody must mend.
+fn foremost_problem(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    registries: &[RegistryState],
+    now: Timestamp,
+) -> Option<(Refusal, bool)> {
+    let whole = observed.refused.as_ref().or(plan.blocked.as_ref());
+    if let Some(refusal) = whole {
+        return Some((refusal.clone(), refusal.reason != Reason::AwaitingSecretDeletion));
+    }
+    let is_live = |registry: &&RegistryState| registry.lifetime.is_some_and(|l| l.is_live(now));
+    let rank = |registry: &&RegistryState| {
+        let terminal = matches!(registry.problem, Some((_, true)));
+        (is_live(registry), !terminal)
+    };
+    registries
+        .iter()
+        .filter(|registry| registry.problem.is_some())
+        .min_by_key(rank)
+        .and_then(|registry| registry.problem.clone())
+}
+
+fn issued(object: &AcrCredential, metadata: &AllowedMetadata) -> Refusal {
+    let (reason, mut message) = if object.spec.suspend {
+        let message = "nothing is minted while spec.suspend is set; the credentials work until status.expiresAt";
+        (Reason::Suspended, message.to_owned())
+    } else {
+        let message = format!("Secret {} holds a live credential for every registry", object.secret_name());
+        (Reason::Issued, message)
+    };
+    if !metadata.left_out.is_empty() {
+        let keys: Vec<&str> = metadata.left_out.iter().map(String::as_str).collect();
+        message.push_str("; left out, since --secret-metadata-prefixes does not allow them: ");
+        message.push_str(&keys.join(", "));
+    }
+    Refusal { reason, message }
+}
+
+fn pending(suspended: bool) -> Refusal {
+    if suspended {
+        Refusal {
+            reason: Reason::Suspended,
+            message: "nothing is minted while spec.suspend is set, and no live credential is there".to_owned(),
+        }
+    } else {
+        Refusal {
+            reason: Reason::Progressing,
+            message: "a credential is being minted".to_owned(),
+        }
+    }
+}
+
+fn condition(
+    object: &AcrCredential,
+    kind: ConditionType,
+    status: bool,
+    refusal: &Refusal,
+    now: Timestamp,
+) -> Condition {
+    let status = if status { "True" } else { "False" };
+    let before = object
+        .status
+        .iter()
+        .flat_map(|before| &before.conditions)
+        .find(|before| before.type_ == kind.as_str() && before.status == status);
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: refusal.reason.to_string(),
+        message: refusal.message.clone(),
+        observed_generation: object.metadata.generation,
+        last_transition_time: before.map_or_else(|| seconds(now), |before| before.last_transition_time.clone()),
+    }
+}
+
+/// Times in a status have whole seconds, so that what is compared is what was stored.
+fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// An event for a trouble that the status did not name before. Success and rotation are silent.
+pub(super) fn note(before: Option<&AcrCredentialStatus>, after: &AcrCredentialStatus) -> Option<Note> {
+    let trouble = |status: &AcrCredentialStatus| {
+        let of_type = |kind: ConditionType, value: &str| {
+            let mut conditions = status.conditions.iter();
+            conditions.find(|c| c.type_ == kind.as_str() && c.status == value).cloned()
+        };
+        of_type(ConditionType::RefreshFailing, "True").or_else(|| of_type(ConditionType::Ready, "False"))
+    };
+    let silent = [Reason::Progressing.as_str(), Reason::Suspended.as_str()];
+    let now = trouble(after).filter(|condition| !silent.contains(&condition.reason.as_str()))?;
+    let known = before.and_then(trouble).is_some_and(|before| before.reason == now.reason && before.type_ == now.type_);
+    (!known).then_some(Note {
+        reason: now.reason,
+        message: now.message,
+    })
+}
+
+pub(super) fn state(object: &AcrCredential, status: &AcrCredentialStatus) -> State {
+    let has = |kind: ConditionType, value: &str| {
+        status.conditions.iter().any(|c| c.type_ == kind.as_str() && c.status == value)
+    };
+    if object.spec.suspend {
+        State::Suspended
+    } else if has(ConditionType::RefreshFailing, "True") {
+        State::Failing
+    } else if has(ConditionType::Ready, "True") {
+        State::Ready
+    } else {
+        State::NotReady
+    }
+}

@@ -1,0 +1,192 @@
+//! The wall clock, as something that is handed in: tests turn it instead of sleeping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+/// Tells the time and waits for a time. Clones show the same time.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// How far an adjustable clock was moved; `None` for the system's own time.
+    offset: Option<Arc<watch::Sender<SignedDuration>>>,
+}
+
+/// The longest nap: a stepped wall clock or a resumed laptop is noticed after at most this long.
+/// Timers alone would not do, as they count monotonic time, which stands still during suspend.
+const MAX_NAP: SignedDuration = SignedDuration::from_secs(30);
+
+// === impl Clock ===
+
+impl Clock {
+    /// The system's time.
+    pub fn system() -> Self {
+        Self { offset: None }
+    }
+
+    /// The system's time until [`advance`](Self::advance) moves it.
+    pub fn adjustable() -> Self {
+        Self {
+            offset: Some(Arc::new(watch::Sender::new(SignedDuration::ZERO))),
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        let offset = self.offset.as_ref().map(|sender| *sender.borrow());
+        system_time(offset.unwrap_or_default())
+    }
+
+    /// Moves an adjustable clock and all its clones forward, or back by a negative duration, and
+    /// wakes whoever sleeps on it. Panics on the system's clock, which nobody may move.
+    pub fn advance(&self, by: SignedDuration) {
+        let Some(sender) = &self.offset else {
+            panic!("only a clock made by Clock::adjustable can be moved");
+        };
+        sender.send_modify(|offset| *offset = offset.saturating_add(by));
+    }
+
+    /// Returns once `now() >= at`, however the clock gets there.
+    pub async fn sleep_until(&self, at: Timestamp) {
+        let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());
+        loop {
+            let offset = changes.as_mut().map(|changes| *changes.borrow_and_update());
+            let remaining = at.duration_since(system_time(offset.unwrap_or_default()));
+            if !remaining.is_positive() {
+                return;
+            }
+            let nap = Duration::try_from(remaining.min(MAX_NAP)).unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                () = changed(changes.as_mut()) => {}
+            }
+        }
+    }
+}
+
+fn system_time(offset: SignedDuration) -> Timestamp {
+    let now = Timestamp::now();
+    now.saturating_add(offset).unwrap_or(now)
+}
+
+/// Waits for the next `advance`; forever on the system's clock.
+async fn changed(changes: Option<&mut watch::Receiver<SignedDuration>>) {
+    if let Some(changes) = changes {
+        // Cannot fail: the sender lives as long as the clock that sleeps.
+        if changes.changed().await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    fn later(clock: &Clock, by: SignedDuration) -> Timestamp {
+        clock.now() + by
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_does_not_wait() {
+        for clock in [Clock::system(), Clock::adjustable()] {
+            let started = Instant::now();
+            clock.sleep_until(clock.now()).await;
+            clock.sleep_until(later(&clock, -HOUR)).await;
+            clock.sleep_until(Timestamp::MIN).await;
+            assert_eq!(started.elapsed(), Duration::ZERO);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advancing_any_clone_wakes_every_sleeper() {
+        let clock = Clock::adjustable();
+        let before = clock.now();
+        let sleepers = [1, 2, 3].map(|_| {
+            let clock = clock.clone();
+            let at = later(&clock, HOUR);
+            tokio::spawn(async move { clock.sleep_until(at).await })
+        });
+        // Lets the sleepers fall asleep first, so that it is the change that wakes them.
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        clock.clone().advance(HOUR);
+        for sleeper in sleepers {
+            sleeper.await.unwrap();
+        }
+        assert_eq!(started.elapsed(), Duration::ZERO, "woken, not timed out");
+        assert!(clock.now() >= before + HOUR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turning_the_clock_back_makes_the_wait_longer() {
+        let clock = Clock::adjustable();
+        let at = later(&clock, HOUR);
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep_until(at).await }
+        });
+        tokio::task::yield_now().await;
+        clock.advance(-HOUR);
+        clock.advance(HOUR);
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished());
+        clock.advance(HOUR);
+        sleeper.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_nobody_announces_is_noticed_within_a_nap() {
+        let clock = Clock::adjustable();
+        let at = later(&clock, HOUR);
+        let sender = clock.offset.clone().unwrap();
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep_until(at).await }
+        });
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        sender.send_if_modified(|offset| {
+            *offset = HOUR;
+            false
+        });
+        sleeper.await.unwrap();
+        assert!(
+            started.elapsed() <= Duration::from_secs(31),
+            "{:?}",
+            started.elapsed()
+        );
+        assert!(started.elapsed() > Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn real_time_passes() {
+        for clock in [Clock::system(), Clock::adjustable()] {
+            let at = later(&clock, SignedDuration::from_millis(20));
+            timeout(Duration::from_secs(5), clock.sleep_until(at))
+                .await
+                .unwrap();
+            assert!(clock.now() >= at);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "only a clock made by Clock::adjustable")]
+    fn the_system_clock_cannot_be_moved() {
+        Clock::system().advance(HOUR);
+    }
+
+    #[test]
+    fn an_absurd_offset_does_not_panic() {
+        let clock = Clock::adjustable();
+        clock.advance(SignedDuration::MAX);
+        clock.advance(SignedDuration::MAX);
+        let _ = clock.now();
+    }
+}

@@ -1,0 +1,15 @@
+//! What any long-running program needs: time, logs, metrics, an admin server, an orderly end.
+//! Imports nothing else of this crate and knows nothing of credentials.
+
+mod admin;
+mod clock;
+mod log;
+mod metrics;
+mod one_line;
+mod shutdown;
+
+pub use admin::{Admin, Liveness, MAX_LATENESS, Readiness, ReadinessHandle};
+pub use clock::Clock;
+pub use log::{InitError, LogFilter, LogFilterError, LogFormat, UnknownLogFormat, init};
+pub use metrics::{Metrics, ReconcileResult, State};
+pub use shutdown::signal;

@@ -1,0 +1,105 @@
+//! `controlplane`: builds the tools, or runs a control plane until its stdin closes.
+
+use std::{
+    io::{Write as _, stderr, stdout},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use controlplane::{
+    Tool, Tools,
+    supervisor::{self, DEFAULT_ISSUER, Settings},
+};
+
+/// A real Kubernetes control plane on loopback, for tests and demos.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build every tool into the cache and print where they are.
+    Build,
+    /// Run a control plane: print one JSON line when it serves; end it when stdin closes or on SIGINT, SIGTERM, SIGHUP.
+    Run(RunArguments),
+    /// Run a program that dies with this process's parent.
+    #[command(hide = true)]
+    Child {
+        /// The process id of the supervisor.
+        #[arg(long)]
+        parent: u32,
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// An empty or new folder for everything. [default: a temporary one, removed at the end]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Do not remove the temporary folder.
+    #[arg(long)]
+    keep: bool,
+    /// Custom resource definitions: a YAML file or a folder, applied before the controller manager starts. Repeatable.
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
+    crds: Vec<PathBuf>,
+    /// Leave the admission plugin for service accounts on: pods then take over their pull secrets, and need them to exist.
+    #[arg(long)]
+    service_account_admission: bool,
+    /// Issuer of service account tokens.
+    #[arg(long, default_value = DEFAULT_ISSUER)]
+    issuer: String,
+    /// A further controller of kube-controller-manager, such as deployment-controller. Repeatable.
+    #[arg(long = "controller", value_name = "NAME")]
+    controllers: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not eprintln: whoever read stderr may be gone.
+            let _ = writeln!(stderr(), "controlplane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Build => {
+            for (tool, path) in Tools::ensure(&Tool::ALL)?.iter() {
+                writeln!(
+                    stdout(),
+                    "{:<24} {:<8} {}",
+                    tool.name(),
+                    tool.version(),
+                    path.display()
+                )?;
+            }
+            Ok(())
+        }
+        Command::Run(RunArguments {
+            dir,
+            keep,
+            crds,
+            service_account_admission,
+            issuer,
+            controllers,
+        }) => supervisor::run(Settings {
+            dir,
+            keep,
+            crds,
+            service_account_admission,
+            issuer,
+            controllers,
+        }),
+        Command::Child { parent, command } => supervisor::become_child(parent, &command),
+    }
+}

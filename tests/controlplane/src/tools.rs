@@ -1,0 +1,244 @@
+//! The pinned programs that tests run against, built from Go modules on first use and cached.
+//!
+//! A binary found in `KUBEBUILDER_ASSETS` is taken as it is. Anything else is built from `tools/MODULE` and kept under the
+//! user's cache directory, keyed by everything that goes into it, so that `cargo clean` or a fresh clone costs nothing.
+
+mod build;
+mod progress;
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// A pinned program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    /// The store behind the API server.
+    Etcd,
+    /// The API server.
+    KubeApiserver,
+    /// Garbage collection, namespaces and default `ServiceAccount`s.
+    KubeControllerManager,
+    /// The command line client; also renders kustomizations.
+    Kubectl,
+    /// The CNCF distribution registry.
+    Registry,
+    /// Pulls and pushes images without a daemon.
+    Crane,
+}
+
+/// A folder under `tools/`: one Go module, which may hold several programs.
+#[derive(Debug)]
+struct Module {
+    folder: &'static str,
+    go_mod: &'static str,
+    go_sum: &'static str,
+    /// The dependency whose version is the version of the programs.
+    pinned: &'static str,
+    /// Where the program expects to be told its version, if it does not read it from its build information.
+    version_variable: Option<&'static str>,
+}
+
+macro_rules! module {
+    ($folder:literal, $pinned:literal, $variable:expr) => {
+        Module {
+            folder: $folder,
+            go_mod: include_str!(concat!("../tools/", $folder, "/go.mod")),
+            go_sum: include_str!(concat!("../tools/", $folder, "/go.sum")),
+            pinned: $pinned,
+            version_variable: $variable,
+        }
+    };
+}
+
+// Without the variable the API server calls itself v0.0.0, and version checks of charts fail.
+static KUBERNETES: Module = module!(
+    "kubernetes",
+    "k8s.io/kubernetes",
+    Some("k8s.io/component-base/version.gitVersion")
+);
+static ETCD: Module = module!("etcd", "go.etcd.io/etcd/server/v3", None);
+static REGISTRY: Module = module!("registry", "github.com/distribution/distribution/v3", None);
+static CRANE: Module = module!("crane", "github.com/google/go-containerregistry", None);
+
+impl Tool {
+    /// Every program.
+    pub const ALL: [Self; 6] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::KubeControllerManager,
+        Self::Kubectl,
+        Self::Registry,
+        Self::Crane,
+    ];
+    /// The programs that [`ControlPlane`](crate::ControlPlane) keeps running.
+    pub const CONTROL_PLANE: [Self; 3] =
+        [Self::Etcd, Self::KubeApiserver, Self::KubeControllerManager];
+
+    /// The program's file name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::Kubectl => "kubectl",
+            Self::Registry => "registry",
+            Self::Crane => "crane",
+        }
+    }
+
+    /// The version that this repository pins, such as `v1.35.4`. A binary from `KUBEBUILDER_ASSETS` may be another.
+    pub fn version(self) -> &'static str {
+        self.module().version()
+    }
+
+    fn module(self) -> &'static Module {
+        match self {
+            Self::Etcd => &ETCD,
+            Self::KubeApiserver | Self::KubeControllerManager | Self::Kubectl => &KUBERNETES,
+            Self::Registry => &REGISTRY,
+            Self::Crane => &CRANE,
+        }
+    }
+
+    fn package(self) -> &'static str {
+        match self {
+            Self::Etcd => "go.etcd.io/etcd/server/v3",
+            Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
+            Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
+            Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+            Self::Registry => "github.com/distribution/distribution/v3/cmd/registry",
+            Self::Crane => "github.com/google/go-containerregistry/cmd/crane",
+        }
+    }
+
+    /// The prebuilt binary in `KUBEBUILDER_ASSETS`, if there is one.
+    fn prebuilt(self) -> Option<PathBuf> {
+        let assets = env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty())?;
+        Some(PathBuf::from(assets).join(self.name())).filter(|path| path.is_file())
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Module {
+    fn source(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tools")
+            .join(self.folder)
+    }
+
+    fn version(&self) -> &'static str {
+        self.directive(self.pinned)
+    }
+
+    /// The Go release that the module asks for, such as `1.26.0`.
+    fn go_release(&self) -> &'static str {
+        self.directive("go")
+    }
+
+    /// What follows `word` on its line of `go.mod`: a version, both for `go` and for a required module.
+    fn directive(&self, word: &str) -> &'static str {
+        self.go_mod
+            .lines()
+            .map(|line| line.trim().trim_start_matches("require "))
+            .find_map(|line| {
+                line.strip_prefix(word)?
+                    .strip_prefix(' ')?
+                    .split_whitespace()
+                    .next()
+            })
+            .unwrap_or("unknown")
+    }
+}
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    paths: BTreeMap<Tool, PathBuf>,
+}
+
+impl Tools {
+    /// Finds `tools`, building what is neither in `KUBEBUILDER_ASSETS` nor in the cache, with progress on stderr.
+    ///
+    /// Blocks, the first time for minutes. Afterwards it reads a few small files and asks `go` for its version.
+    pub fn ensure(tools: &[Tool]) -> Result<Self> {
+        let mut workshop = build::Workshop::default();
+        let paths = tools
+            .iter()
+            .map(|&tool| {
+                Ok((
+                    tool,
+                    tool.prebuilt().map_or_else(|| workshop.built(tool), Ok)?,
+                ))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { paths })
+    }
+
+    /// The path of a program.
+    ///
+    /// # Panics
+    /// If [`Tools::ensure`] was not asked for it.
+    pub fn path(&self, tool: Tool) -> &Path {
+        self.paths
+            .get(&tool)
+            .unwrap_or_else(|| panic!("{tool} was not asked for in Tools::ensure"))
+    }
+
+    /// The programs and their paths.
+    pub fn iter(&self) -> impl Iterator<Item = (Tool, &Path)> {
+        self.paths
+            .iter()
+            .map(|(tool, path)| (*tool, path.as_path()))
+    }
+}
+
+/// Where built programs are kept; created if it does not exist.
+fn cache() -> Result<PathBuf> {
+    let variable = |name| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let path = variable("ACRCRED_TOOLS_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("acrcred/tools")))
+        .or_else(|| variable("HOME").map(|path| path.join(".cache/acrcred/tools")))
+        .context("set ACRCRED_TOOLS_CACHE, XDG_CACHE_HOME or HOME, so that built tools have a place to be kept")?;
+    fs::create_dir_all(&path)
+        .with_context(|| format!("cannot create the cache of built tools, {}", path.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_names_its_version_and_its_go_release() {
+        for tool in Tool::ALL {
+            assert!(
+                tool.version().starts_with('v'),
+                "{tool}: {}",
+                tool.version()
+            );
+            assert!(
+                tool.module().go_release().starts_with("1."),
+                "{tool}: {}",
+                tool.module().go_release()
+            );
+            assert!(
+                tool.module().go_mod.contains(tool.package()),
+                "{tool} is not in the tool directive of its go.mod"
+            );
+        }
+    }
+}

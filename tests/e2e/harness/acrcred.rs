@@ -1,0 +1,142 @@
+//! acrcred in this process: the same code as the program, with the test's clock and namespace.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use acrcred::azure::{AssertionFile, Minter, Transport, TransportConfig};
+use acrcred::controller::{Controller, ControllerOptions};
+use acrcred::credential::{Audience, Cloud};
+use acrcred::plan::{Policy, PolicyRule, Settings};
+use acrcred::process::{Metrics, Readiness};
+use anyhow::Result;
+use jiff::SignedDuration;
+use tokio_util::sync::CancellationToken;
+
+use super::{CONTROLLER, Scene, soon};
+
+/// What a test may want otherwise.
+pub struct Tuning {
+    pub policy: Vec<(String, String)>,
+    pub clouds: Vec<Cloud>,
+    pub audience: Audience,
+    pub sweep_interval: SignedDuration,
+    pub secret_metadata_prefixes: Vec<String>,
+    pub watch_namespaces: Vec<String>,
+}
+
+/// A running acrcred; stops when dropped.
+pub struct Acrcred {
+    pub metrics: Metrics,
+    controller: Arc<Controller>,
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Tuning {
+    /// Allowed to use the controller's identity in the test's namespace, for every registry.
+    pub fn of(scene: &Scene) -> Self {
+        Self {
+            policy: vec![(scene.namespace.clone(), "*".into())],
+            clouds: Cloud::ALL.to_vec(),
+            audience: Audience::default(),
+            sweep_interval: SignedDuration::from_mins(10),
+            secret_metadata_prefixes: Vec::new(),
+            watch_namespaces: vec![scene.namespace.clone()],
+        }
+    }
+}
+
+impl Scene {
+    /// Starts acrcred as the `ServiceAccount` that it has in a cluster.
+    pub async fn start(&self) -> Result<Acrcred> {
+        self.start_tuned(Tuning::of(self)).await
+    }
+
+    pub async fn start_tuned(&self, tuning: Tuning) -> Result<Acrcred> {
+        let (namespace, name) = CONTROLLER;
+        let metrics = Metrics::new("test", true);
+        let readiness = Readiness::default();
+        let transport = Transport::new(&self.transport())?;
+        let rules = tuning.policy.iter().map(|(ns, server)| PolicyRule::new(ns, server));
+        let authorities = tuning.clouds.iter().map(|cloud| (*cloud, cloud.default_authority()));
+        let controller = Controller::new(ControllerOptions {
+            client: self.control_plane.service_account_client(namespace, name).await?,
+            settings: Settings {
+                policy: Policy::new(rules.collect()),
+                clouds: authorities.collect::<BTreeMap<_, _>>(),
+                audience: tuning.audience,
+                controller: Some((self.client_id.parse()?, self.tenant_id.parse()?)),
+                refresh_fraction: 0.5,
+                secret_metadata_prefixes: tuning.secret_metadata_prefixes,
+            },
+            assertion: Some(AssertionFile::new(self.token_file().await?)),
+            minter: Minter::new(
+                transport,
+                self.clock.clone(),
+                metrics.clone(),
+                SignedDuration::from_hours(24),
+            ),
+            clock: self.clock.clone(),
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            watch_namespaces: tuning.watch_namespaces,
+            selector: String::new(),
+            sweep_interval: tuning.sweep_interval,
+            watch_timeout: Duration::from_secs(200),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(controller.clone().run(stop.clone()));
+        soon("acrcred has its first list", async || {
+            let awaited = readiness.awaited();
+            if awaited.is_empty() { Ok(()) } else { Err(awaited.join(", ")) }
+        })
+        .await?;
+        Ok(Acrcred { metrics, controller, stop, task: Some(task) })
+    }
+
+    /// How acrcred reaches Azure: through the emulator's proxy.
+    pub fn transport(&self) -> TransportConfig {
+        TransportConfig {
+            https_proxy: Some(self.emulator.proxy_url()),
+            no_proxy: None,
+            ca_file: Some(self.emulator.ca_file().to_owned()),
+        }
+    }
+
+    /// The federated token file that the pod would have.
+    pub async fn token_file(&self) -> Result<PathBuf> {
+        let (namespace, name) = CONTROLLER;
+        let audience = "api://AzureADTokenExchange";
+        let token = self
+            .control_plane
+            .service_account_token(namespace, name, &[audience], 3600)
+            .await?;
+        let path = self.dir.path().join("azure-identity-token");
+        tokio::fs::write(&path, token).await?;
+        Ok(path)
+    }
+}
+
+impl Acrcred {
+    /// How late it is with what is due.
+    pub fn oldest_due(&self) -> Duration {
+        self.controller.oldest_due()
+    }
+
+    /// Stops it as SIGTERM does, and waits until it has.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Acrcred {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,70 @@
+//! The shared control plane and what a test needs of its own.
+
+mod acrcred;
+mod crane;
+mod objects;
+mod scene;
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use controlplane::{ControlPlane, Options};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+pub use acrcred::Tuning;
+pub use crane::Crane;
+pub use objects::{Objects, condition, manifest};
+pub use scene::{CONTROLLER, Scene, TestRegistry};
+
+/// How long anything may take that takes a moment.
+pub const SOON: Duration = Duration::from_secs(20);
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    // kube and reqwest may each bring a provider; the process names one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+});
+
+static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+
+/// Runs a test on the runtime that all share.
+pub fn run(test: impl Future<Output = anyhow::Result<()>>) {
+    if let Err(error) = RUNTIME.block_on(test) {
+        panic!("{error:?}");
+    }
+}
+
+/// The control plane of this run, with the CRD and the roles of `config/`, unmodified.
+pub async fn control_plane() -> anyhow::Result<&'static ControlPlane> {
+    CONTROL_PLANE
+        .get_or_try_init(|| async {
+            let options = Options {
+                crds: vec![config("crd/acrcred.dev_acrcredentials.yaml")],
+                ..Options::default()
+            };
+            let control_plane = ControlPlane::start(options).await?;
+            let roles = control_plane.render(&config("rbac")).await?;
+            control_plane.apply(roles).await?;
+            Ok(control_plane)
+        })
+        .await
+}
+
+/// A path under `config/`.
+pub fn config(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
+}
+
+/// Waits for a state, with the usual limit.
+pub async fn soon<T>(
+    what: &str,
+    attempt: impl AsyncFnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
+    controlplane::eventually(SOON, what, attempt).await
+}
