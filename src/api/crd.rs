@@ -8,9 +8,9 @@ use super::AcrCredential;
 
 /// What `config/crd` holds.
 ///
-/// Differs from the derived schema in two ways: no field takes `null`, which would silently mean the
-/// same as leaving a narrowing field out; and `status` starts with `observedGeneration: -1`, so that a
-/// new object counts as in progress before anybody has written to it.
+/// Differs from the derived schema in two ways: no field is `nullable`, so that the API server drops a
+/// `null` instead of storing what looks like a value; and `status` starts with `observedGeneration: -1`,
+/// so that a new object counts as in progress before anybody has written to it.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     vec![adjusted(AcrCredential::crd())]
 }
@@ -21,7 +21,7 @@ fn adjusted(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
             continue;
         };
         let mut value = json!(schema);
-        refuse_null(&mut value);
+        drop_null(&mut value);
         value["openAPIV3Schema"]["properties"]["status"]["default"] =
             json!({"observedGeneration": -1});
         if let Ok(adjusted) = serde_json::from_value(value) {
@@ -31,15 +31,15 @@ fn adjusted(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-fn refuse_null(schema: &mut Value) {
+fn drop_null(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             if map.get("nullable") == Some(&Value::Bool(true)) {
                 map.remove("nullable");
             }
-            map.values_mut().for_each(refuse_null);
+            map.values_mut().for_each(drop_null);
         }
-        Value::Array(items) => items.iter_mut().for_each(refuse_null),
+        Value::Array(items) => items.iter_mut().for_each(drop_null),
         _ => {}
     }
 }

@@ -97,7 +97,7 @@ pub struct ServiceAccountIdentity {
     /// Application (client) id, a GUID. Default: the ServiceAccount's annotation
     /// azure.workload.identity/client-id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 36), extend("format" = "uuid"))]
+    #[schemars(length(max = 36))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("clientId must be a GUID with dashes"))]
     pub client_id: Option<String>,
 

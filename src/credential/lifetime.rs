@@ -7,6 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 /// No token is believed to live longer: whatever an `exp` says, it is looked at again by then.
 pub const MAX_LIFE: SignedDuration = SignedDuration::from_hours(24);
 
+/// An `iat` this near is the time at which the token came, and counts as such: read back later, the token
+/// then has the same life as it had on arrival.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
+
 /// Refreshes are spread over this part of a life, so that objects which share a credential do not all
 /// come at once; a shared one is handed on only while younger than that window.
 pub const JITTER_FRACTION: f64 = 0.1;
@@ -88,9 +92,11 @@ impl Lifetime {
             .issued_at
             .map_or(remaining, |iat| claims.expires_at.duration_since(iat));
         let life = remaining.min(stated).min(MAX_LIFE);
+        let agrees = |iat: &Timestamp| now.duration_since(*iat).abs() <= SAME_TIME;
+        let start = claims.issued_at.filter(agrees).unwrap_or(now);
         Self {
-            start: now,
-            end: saturating_add(now, life),
+            start,
+            end: saturating_add(now, life).min(saturating_add(start, MAX_LIFE)),
         }
     }
 
@@ -210,6 +216,17 @@ mod tests {
         );
         assert_eq!(life(2_000_000_000, Some(0)), 86_400, "clamped to a day");
         assert_eq!(life(-5, Some(-100)), -5, "expired on arrival");
+    }
+
+    #[test]
+    fn a_token_read_back_has_the_life_that_it_had_on_arrival() {
+        let claims = Claims {
+            expires_at: at(1_800_010_800),
+            issued_at: Some(at(1_800_000_000)),
+        };
+        let arrival = at(1_800_000_002);
+        let later = at(1_800_005_000);
+        assert_eq!(Lifetime::received(claims, arrival), Lifetime::found(claims, later));
     }
 
     #[test]

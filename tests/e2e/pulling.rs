@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::harness::{Scene, condition, manifest, run};
+use crate::harness::{Scene, condition, manifest, run, soon};
 
 #[test]
 fn a_secret_appears_and_really_pulls() {
@@ -93,6 +93,30 @@ fn a_stopped_registry_process_makes_pulls_fail() {
         assert!(crane.pull(&image).await.is_err(), "pulls do not reach the real registry");
         scene.emulator.start_registry(&contoso.server).await?;
         crane.pull(&image).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deleted_object_takes_its_secret_along() {
+    run(async {
+        let scene = Scene::new("deleted").await?;
+        let contoso = scene.registry("contoso").await?;
+        let acrcred = scene.start().await?;
+        let objects = scene.objects();
+        objects.create_ready(&manifest("acr", &[&contoso])).await?;
+        objects.create_ready(&manifest("stays", &[&contoso])).await?;
+        // Deletion needs neither Azure nor acrcred.
+        acrcred.stop().await?;
+        objects.delete("acr").await?;
+        soon("the Secret is collected", async || {
+            match objects.secrets.get_opt("acr").await.map_err(|error| error.to_string())? {
+                None => Ok(()),
+                Some(_) => Err("still there".to_owned()),
+            }
+        })
+        .await?;
+        objects.secret("stays").await?;
         Ok(())
     });
 }

@@ -28,7 +28,6 @@ pub struct Tuning {
 
 /// A running acrcred; stops when dropped.
 pub struct Acrcred {
-    pub metrics: Metrics,
     controller: Arc<Controller>,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -79,7 +78,7 @@ impl Scene {
                 SignedDuration::from_hours(24),
             ),
             clock: self.clock.clone(),
-            metrics: metrics.clone(),
+            metrics,
             readiness: readiness.clone(),
             watch_namespaces: tuning.watch_namespaces,
             selector: String::new(),
@@ -93,7 +92,7 @@ impl Scene {
             if awaited.is_empty() { Ok(()) } else { Err(awaited.join(", ")) }
         })
         .await?;
-        Ok(Acrcred { metrics, controller, stop, task: Some(task) })
+        Ok(Acrcred { controller, stop, task: Some(task) })
     }
 
     /// How acrcred reaches Azure: through the emulator's proxy.

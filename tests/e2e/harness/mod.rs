@@ -36,7 +36,7 @@ static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 /// Runs a test on the runtime that all share.
 pub fn run(test: impl Future<Output = anyhow::Result<()>>) {
     if let Err(error) = RUNTIME.block_on(test) {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 

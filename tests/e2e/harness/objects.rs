@@ -58,10 +58,6 @@ impl Objects {
         Ok(self.credentials.patch(name, &PatchParams::default(), &patch).await?)
     }
 
-    pub async fn get(&self, name: &str) -> Result<AcrCredential> {
-        Ok(self.credentials.get(name).await?)
-    }
-
     pub async fn delete(&self, name: &str) -> Result<()> {
         self.credentials.delete(name, &DeleteParams::default()).await?;
         Ok(())

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use acrcred::process::Clock;
 use anyhow::Result;
 use azure_emulator::journal::{Endpoint, Entry, Filter};
-use azure_emulator::keys::KeyName;
 use azure_emulator::registry::{AdminUser, Registry};
 use azure_emulator::roles::Role;
 use azure_emulator::state::{Cluster, Identity, JwksSource, RoleAssignment, Tenant};
@@ -175,11 +174,6 @@ impl Scene {
         let calls = self.control_plane.audit().settled().await?;
         let (namespace, name) = CONTROLLER;
         Ok(calls.by_service_account(namespace, name).in_namespace(&self.namespace))
-    }
-
-    /// Renews a key of Azure; tokens of the old one are void.
-    pub async fn rotate_key(&self, name: KeyName) -> Result<()> {
-        self.emulator.rotate_key(name, false).await
     }
 }
 

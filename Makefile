@@ -1,0 +1,36 @@
+# Prerequisites: Rust (rustup reads rust-toolchain.toml) and Go. Nothing needs root.
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# Most of what the tests do is wait, so more of them run than there are cores.
+export RUST_TEST_THREADS ?= 8
+
+.PHONY: help
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## Builds the programs, and the pinned Go tools that tests and demo need.
+	$(CARGO) build --locked --workspace --all-targets
+	$(TARGET_DIR)/debug/controlplane build
+
+.PHONY: demo
+demo: build ## Shows the whole job on this machine; ARGS=--once ends by itself.
+	$(TARGET_DIR)/debug/examples/demo $(ARGS)
+
+.PHONY: test
+test: build ## Runs every test, unit to real control plane.
+	$(CARGO) test --locked --workspace
+
+.PHONY: lint
+lint: ## Formatting and clippy, warnings denied.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+.PHONY: deny
+deny: ## Licences, bans and sources of the dependencies (needs cargo-deny).
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: generate
+generate: ## Writes the generated files anew; a test fails while they differ.
+	UPDATE=1 $(CARGO) test --locked --test e2e manifests::
