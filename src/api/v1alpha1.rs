@@ -1,5 +1,8 @@
 //! `acrcred.dev/v1alpha1`.
 
+// The texts are what `kubectl explain` prints, where a backtick is just a character.
+#![allow(clippy::doc_markdown)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the first byte sent to the last received.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Below the idle time after which Azure's load balancers drop a connection silently (240 s).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Requests under way at once to one registry, or to one tenant of an authority.
 const IN_FLIGHT: usize = 16;
 

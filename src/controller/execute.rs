@@ -11,7 +11,7 @@ use super::observe::lifetimes;
 use super::queue::ObjectKey;
 use super::secrets::WrittenSecret;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER};
-use crate::plan::{Note, Observed, Outcomes, Plan, SecretState, Settled, Snapshot, settle};
+use crate::plan::{Attempts, Note, Observed, Outcomes, Plan, SecretState, Settled, Snapshot, settle};
 
 /// How often the Secret may turn out to be another than we thought before we step back.
 const ROUNDS: usize = 5;
@@ -30,9 +30,12 @@ impl Controller {
         key: &ObjectKey,
         plan: &Plan,
         outcomes: &Outcomes,
+        remembered: &mut Attempts,
     ) -> Result<Option<Settled>, ApiError> {
         for _ in 0..ROUNDS {
             let settled = settle(observed, plan, outcomes, self.clock.now());
+            // Also if the API server fails us below: what failed upstream did fail.
+            remembered.clone_from(&settled.attempts);
             let Some(write) = &settled.write else {
                 self.report(observed.object, key, &settled).await?;
                 return Ok(Some(settled));
@@ -48,6 +51,13 @@ impl Controller {
                 }
                 WrittenSecret::Conflict => self.look_again(observed, key).await?,
                 WrittenSecret::Refused(refusal) => observed.refused = Some(refusal),
+                WrittenSecret::RefusedByPolicy(refusal) => {
+                    let before = observed.secret.clone();
+                    self.look_again(observed, key).await?;
+                    if observed.secret == before {
+                        observed.refused = Some(refusal);
+                    }
+                }
                 WrittenSecret::NamespaceGone => return Ok(None),
             }
         }

@@ -1,5 +1,9 @@
 //! What a decision rests on.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use jiff::SignedDuration;
+
 use crate::credential::{Cause, Federation, Hop, MintError};
 use crate::plan::{Observed, SecretState, Snapshot};
 
@@ -29,14 +33,12 @@ impl Controller {
             attempts: memory.attempts.clone(),
         };
         let now = self.clock.now();
-        let is_stale = match (memory.seen_at, &memory.secret) {
-            (Some(seen_at), Some(SecretState::Present(_) | SecretState::Absent)) => {
-                now.duration_since(seen_at) >= self.sweep_interval
-            }
+        let is_stale = match memory.seen_at {
             // Of a new object, the POST tells whether there is a Secret: a read would tell no more.
-            (None, None) => !is_new(object),
+            None => !is_new(object),
             // Not ours when last seen: that may have changed.
-            _ => true,
+            Some(_) if !observed.is_ours_to_write(now) => true,
+            Some(seen_at) => now.duration_since(seen_at) >= self.sweep_interval(object),
         };
         if is_stale {
             self.look_again(&mut observed, key).await?;
@@ -61,6 +63,15 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    /// How long a look at the object's Secret serves: up to a fifth shorter than was configured, so that
+    /// the looks of many objects spread out.
+    pub(super) fn sweep_interval(&self, object: &AcrCredential) -> SignedDuration {
+        let mut hasher = DefaultHasher::new();
+        object.metadata.uid.hash(&mut hasher);
+        let thousandths = i32::try_from(hasher.finish() % 200).unwrap_or_default();
+        self.sweep_interval - self.sweep_interval / 1000 * thousandths
     }
 
     async fn federation(&self) -> Result<Federation, MintError> {

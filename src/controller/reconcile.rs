@@ -73,24 +73,21 @@ impl Controller {
         let plan = plan(&observed, self.clock.now());
         let outcomes = self.mint(&plan).await;
         let known_before = memory.secret.as_ref() == Some(&observed.secret);
-        let settled = self.execute(&mut observed, key, &plan, &outcomes).await;
+        let attempts = &mut memory.attempts;
+        let settled = self.execute(&mut observed, key, &plan, &outcomes, attempts).await;
         let changed = !known_before || memory.secret.as_ref() != Some(&observed.secret);
         memory.secret = Some(observed.secret);
         let now = self.clock.now();
-        if changed || memory.seen_at.is_none() || self.is_sweep_due(memory, now) {
+        let sweep = self.sweep_interval(object);
+        if changed || memory.seen_at.is_none_or(|at| now.duration_since(at) >= sweep) {
             memory.seen_at = Some(now);
         }
         let Some(settled) = settled? else {
             return Ok(None);
         };
         self.count(key, &settled, &outcomes);
-        memory.attempts.clone_from(&settled.attempts);
-        let sweep_at = memory.seen_at.map(|seen_at| saturating_add(seen_at, self.sweep_interval));
+        let sweep_at = memory.seen_at.map(|seen_at| saturating_add(seen_at, sweep));
         Ok(settled.wake_at.into_iter().chain(sweep_at).min())
-    }
-
-    fn is_sweep_due(&self, memory: &Memory, now: Timestamp) -> bool {
-        memory.seen_at.is_some_and(|seen_at| now.duration_since(seen_at) >= self.sweep_interval)
     }
 
     /// Mints all that is planned at once: a slow registry holds back no other.

@@ -31,6 +31,8 @@ pub(super) enum WrittenSecret {
     Conflict,
     /// The API server does not let us.
     Refused(Refusal),
+    /// An admission policy does not let us: the Secret may be another's by now.
+    RefusedByPolicy(Refusal),
     /// The namespace is gone or going: there is nothing left to do.
     NamespaceGone,
 }
@@ -103,6 +105,9 @@ impl Controller {
             // Another UID than the one meant is answered as a change of an immutable field.
             Err(status) if status.is_invalid() && !matches!(write, SecretWrite::Create(_)) => {
                 WrittenSecret::Conflict
+            }
+            Err(status) if is_refused_by_policy(&status) => {
+                WrittenSecret::RefusedByPolicy(refusal(object, &status))
             }
             Err(status) => WrittenSecret::Refused(refusal(object, &status)),
         })

@@ -45,15 +45,15 @@ struct Tracked {
 // === impl TrackedObjects ===
 
 impl TrackedObjects {
-    /// Takes note of a newer version of an object; false if it is an older one, which a watch may
-    /// deliver after the answer to our own write.
+    /// Takes note of a version of an object; false unless it is a newer one. A watch also delivers what
+    /// the answer to our own write has told already, and whole lists of what nobody has changed.
     pub fn update(&self, key: &ObjectKey, object: AcrCredential) -> bool {
         let mut objects = self.lock();
         let known = objects.get_mut(key).filter(|tracked| {
             tracked.object.metadata.uid == object.metadata.uid
         });
         match known {
-            Some(tracked) if is_older(&object, &tracked.object) => false,
+            Some(tracked) if !is_newer(&object, &tracked.object) => false,
             Some(tracked) => {
                 tracked.object = Arc::new(object);
                 true
@@ -135,10 +135,15 @@ impl TrackedObjects {
     }
 }
 
-/// Resource versions of one kind are ordered numbers (KEP-5504); where one is not, nothing is older.
-fn is_older(object: &AcrCredential, than: &AcrCredential) -> bool {
-    let version = |object: &AcrCredential| object.metadata.resource_version.as_ref()?.parse::<u128>().ok();
-    matches!((version(object), version(than)), (Some(new), Some(old)) if new < old)
+/// Resource versions of one kind are ordered numbers (KEP-5504); where one is no number, it is newer.
+fn is_newer(object: &AcrCredential, than: &AcrCredential) -> bool {
+    let version = |object: &AcrCredential| -> Option<u128> {
+        object.metadata.resource_version.as_ref()?.parse().ok()
+    };
+    match (version(object), version(than)) {
+        (Some(new), Some(old)) => new > old,
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +177,7 @@ mod tests {
         let objects = TrackedObjects::default();
         assert!(objects.update(&key(), object("u", "10")));
         assert!(!objects.update(&key(), object("u", "9")));
+        assert!(!objects.update(&key(), object("u", "10")), "nothing new");
         assert!(objects.update(&key(), object("u", "11")));
         assert!(objects.update(&key(), object("other", "3")), "another object");
     }

@@ -68,7 +68,9 @@ impl Controller {
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => listed.extend(self.seen(object)),
+                Ok(Event::InitApply(object)) => {
+                    listed.insert(self.seen(object));
+                }
                 Ok(Event::Apply(object)) => {
                     self.seen(object);
                 }
@@ -89,7 +91,7 @@ impl Controller {
 
     /// Takes note of an object and looks at it at once. One that cannot be read is skipped: it must not
     /// stop the others.
-    fn seen(&self, object: Guarded) -> Option<ObjectKey> {
+    fn seen(&self, object: Guarded) -> ObjectKey {
         let key = key_of(&object);
         match object.0 {
             Ok(mut object) => {
@@ -105,7 +107,7 @@ impl Controller {
                 "an AcrCredential cannot be read and is left alone",
             ),
         }
-        Some(key)
+        key
     }
 
     fn gone(&self, key: &ObjectKey) {

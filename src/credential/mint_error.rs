@@ -239,9 +239,9 @@ impl MintError {
             | Cause::EntraRefused
             | Cause::RequestRefused => Class::Terminal,
             // An application shows up late in a tenant's replicas; a tenant does not.
-            Cause::UnknownIdentity if self.code == Some(700_016) => Class::Propagation,
-            Cause::UnknownIdentity => Class::Terminal,
-            Cause::Federation(_) | Cause::RegistryRefused | Cause::RegistryForbidden => {
+            Cause::UnknownIdentity if self.code != Some(700_016) => Class::Terminal,
+            Cause::UnknownIdentity
+            | Cause::Federation(_) | Cause::RegistryRefused | Cause::RegistryForbidden => {
                 Class::Propagation
             }
             Cause::NoAssertion

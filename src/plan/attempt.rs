@@ -15,15 +15,17 @@ pub type Attempts = BTreeMap<String, Attempt>;
 pub struct Attempt {
     /// The last failure.
     pub error: MintError,
-    /// How many in a row, for this generation of the spec.
+    /// How many in a row since a change of the spec started the count anew.
     pub failures: u32,
-    /// When the first of them happened.
-    pub first_at: Timestamp,
+    /// When the first of them happened that may be a change which has not spread yet.
+    propagating_since: Option<Timestamp>,
     /// When the next attempt is due.
     retry_at: Timestamp,
-    /// The generation that they belong to.
+    /// Before this the upstream wants no other, whatever changes.
+    floor_at: Timestamp,
+    /// The generation of the last failure.
     generation: Option<i64>,
-    /// Before this, a change of the spec does not bring the next attempt forward.
+    /// Before this, a change of the spec neither brings the next attempt forward nor starts anew.
     reset_after: Timestamp,
 }
 
@@ -49,18 +51,24 @@ impl Attempt {
         seed: &str,
         now: Timestamp,
     ) -> Self {
-        let same = previous.filter(|previous| previous.generation == generation);
+        let is_same = |previous: &&Self| {
+            previous.generation == generation || now < previous.reset_after
+        };
+        let same = previous.filter(is_same);
         let failures = same.map_or(1, |same| same.failures.saturating_add(1));
-        let first_at = same.map_or(now, |same| same.first_at);
-        let delay = delay(&error, failures, now.duration_since(first_at));
+        let propagating_since = same
+            .and_then(|same| same.propagating_since)
+            .or((error.class() == Class::Propagation).then_some(now));
+        let delay = delay(&error, failures, propagating_since, now);
         let spread = 1.0 + SPREAD * (2.0 * fraction_of(&[seed, &failures.to_string()]) - 1.0);
         let delay = SignedDuration::from_secs_f64(delay.as_secs_f64() * spread);
         let floor = error.retry_after.unwrap_or(SignedDuration::ZERO);
         Self {
             error,
             failures,
-            first_at,
+            propagating_since,
             retry_at: saturating_add(now, delay.max(floor)),
+            floor_at: saturating_add(now, floor),
             generation,
             reset_after: match (same, previous) {
                 (Some(same), _) => same.reset_after,
@@ -75,27 +83,34 @@ impl Attempt {
         if self.generation == generation {
             self.retry_at
         } else {
-            self.retry_at.min(self.reset_after)
+            self.retry_at.min(self.reset_after).max(self.floor_at)
         }
     }
 
     /// Whether somebody must act before this can work.
     pub fn is_terminal(&self, now: Timestamp) -> bool {
-        is_terminal(&self.error, now.duration_since(self.first_at))
+        is_terminal(&self.error, self.propagating_since, now)
     }
 }
 
-fn is_terminal(error: &MintError, failing_for: SignedDuration) -> bool {
+fn is_terminal(error: &MintError, propagating_since: Option<Timestamp>, now: Timestamp) -> bool {
     match error.class() {
         Class::Terminal => true,
-        Class::Propagation => failing_for >= PROPAGATION_LIMIT,
+        Class::Propagation => {
+            propagating_since.is_some_and(|since| now.duration_since(since) >= PROPAGATION_LIMIT)
+        }
         Class::Retryable => false,
     }
 }
 
-fn delay(error: &MintError, failures: u32, failing_for: SignedDuration) -> SignedDuration {
+fn delay(
+    error: &MintError,
+    failures: u32,
+    propagating_since: Option<Timestamp>,
+    now: Timestamp,
+) -> SignedDuration {
     let first = match error.class() {
-        _ if is_terminal(error, failing_for) => return TERMINAL,
+        _ if is_terminal(error, propagating_since, now) => return TERMINAL,
         Class::Propagation => PROPAGATION_FIRST,
         Class::Retryable | Class::Terminal => RETRY_FIRST,
     };

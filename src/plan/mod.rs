@@ -129,6 +129,15 @@ pub struct Mint {
     pub newer_than: Option<Timestamp>,
 }
 
+// === impl Observed ===
+
+impl Observed<'_> {
+    /// Whether there is no Secret, or one of ours.
+    pub fn is_ours_to_write(&self, now: Timestamp) -> bool {
+        self.secret == SecretState::Absent || self.secret.ours(self.object, now).is_some()
+    }
+}
+
 // === impl Plan ===
 
 impl Plan {
@@ -164,10 +173,11 @@ impl SecretState {
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let blocked = entitlement::blocked(observed, now);
     let spec = &observed.object.spec;
+    let is_held = blocked.is_some() || observed.refused.is_some() || spec.suspend;
     let decide = |registry: &crate::api::Registry| {
         match entitlement::entitled(observed, registry) {
             Err(refusal) => Decision::Refuse(refusal),
-            Ok(server) if blocked.is_some() || spec.suspend => Decision::Hold(server),
+            Ok(server) if is_held => Decision::Hold(server),
             Ok(server) => decide(observed, server, now),
         }
     };

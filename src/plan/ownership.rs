@@ -1,6 +1,7 @@
 //! What a Secret of the right name is to our object.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::Snapshot;
 use crate::api::{AcrCredential, GROUP, KIND};
@@ -13,7 +14,7 @@ pub enum Ownership {
     Ours,
     /// Its user handed it over to this object.
     Adoptable,
-    /// It belongs to a deleted object of the same name, as a GitOps replace leaves it for a moment.
+    /// It belongs to a deleted object of the same name, as a `GitOps` replace leaves it for a moment.
     AwaitingDeletion,
     /// It is somebody else's.
     Foreign,
@@ -29,15 +30,8 @@ impl Snapshot {
     pub fn ownership(&self, object: &AcrCredential, now: Timestamp) -> Ownership {
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let of_our_name = |owner: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
-            owner.kind == KIND
-                && owner.name == name
-                && owner.api_version.split_once('/').is_some_and(|(group, _)| group == GROUP)
-        };
-        let predecessor = self.owners.iter().find(of_our_name);
-        let referenced = predecessor.is_some_and(|owner| owner.uid == uid);
         let annotated = self.owner_uid.as_deref() == Some(uid);
-        if !uid.is_empty() && (referenced || annotated) {
+        if !uid.is_empty() && (annotated || self.is_referred_to(object)) {
             return Ownership::Ours;
         }
         if self.adopt.as_deref() == Some(name) && !name.is_empty() {
@@ -45,10 +39,24 @@ impl Snapshot {
         }
         let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let is_young = created.is_some_and(|at| now < saturating_add(at, COLLECTION_LIMIT));
-        if predecessor.is_some() && is_young {
+        if is_young && self.owners.iter().any(|owner| is_of_name(owner, name)) {
             Ownership::AwaitingDeletion
         } else {
             Ownership::Foreign
         }
     }
+
+    /// Whether an owner reference names `object` in full.
+    pub(super) fn is_referred_to(&self, object: &AcrCredential) -> bool {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let uid = object.metadata.uid.as_ref();
+        let mut owners = self.owners.iter();
+        owners.any(|owner| Some(&owner.uid) == uid && is_of_name(owner, name))
+    }
+}
+
+fn is_of_name(owner: &OwnerReference, name: &str) -> bool {
+    owner.kind == KIND
+        && owner.name == name
+        && owner.api_version.split_once('/').is_some_and(|(group, _)| group == GROUP)
 }

@@ -14,6 +14,11 @@ use crate::api::{
 };
 use crate::credential::{DockerConfig, Token};
 
+/// Longest name of a label or annotation, and value of a label.
+const MAX_NAME: usize = 63;
+/// Longest domain before a name.
+const MAX_DOMAIN: usize = 253;
+
 /// One write to the Secret. Every one but the creation names the UID and resource version that it is
 /// meant for, so that a Secret which was replaced meanwhile is left alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,8 +57,10 @@ pub(super) struct DesiredEntry {
 pub(super) struct AllowedMetadata {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    /// The keys that were left out.
-    pub left_out: BTreeSet<String>,
+    /// The keys that the operator does not allow.
+    pub not_allowed: BTreeSet<String>,
+    /// The keys of what the API server would refuse, and the whole Secret with it.
+    pub invalid: BTreeSet<String>,
 }
 
 // === impl AllowedMetadata ===
@@ -64,24 +71,53 @@ impl AllowedMetadata {
         let Some(template) = template else {
             return allowed;
         };
-        let is_allowed = |key: &str| {
-            let ours = key.split_once('/').is_some_and(|(domain, _)| domain == GROUP);
-            !ours && key != MANAGED_BY_LABEL && prefixes.iter().any(|prefix| key.starts_with(prefix))
+        let is_allowed =
+            |key: &str| !is_own(key) && prefixes.iter().any(|prefix| key.starts_with(prefix));
+        let mut sort = |key: &String, is_valid: bool| {
+            let left_out = match (is_allowed(key), is_valid) {
+                (true, true) => return true,
+                (false, _) => &mut allowed.not_allowed,
+                (true, false) => &mut allowed.invalid,
+            };
+            left_out.insert(key.clone());
+            false
         };
-        for (source, target) in [
-            (&template.labels, &mut allowed.labels),
-            (&template.annotations, &mut allowed.annotations),
-        ] {
-            for (key, value) in source {
-                if is_allowed(key) {
-                    target.insert(key.clone(), value.clone());
-                } else {
-                    allowed.left_out.insert(key.clone());
-                }
-            }
-        }
-        allowed
+        let mut labels = template.labels.clone();
+        labels.retain(|key, value| sort(key, is_key(key) && is_label_value(value)));
+        let mut annotations = template.annotations.clone();
+        // Their keys are compared in lower case by the API server.
+        annotations.retain(|key, _| sort(key, is_key(&key.to_ascii_lowercase())));
+        Self { labels, annotations, ..allowed }
     }
+}
+
+/// Whether a label or annotation is ours, whatever a spec or a forged annotation says.
+fn is_own(key: &str) -> bool {
+    key == MANAGED_BY_LABEL || key.split_once('/').is_some_and(|(domain, _)| domain == GROUP)
+}
+
+/// A qualified name (kubernetes.io, "Labels and Selectors", syntax): `NAME` or `DOMAIN/NAME`.
+fn is_key(key: &str) -> bool {
+    let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    let is_label = |label: &str| {
+        is_name(label) && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    is_name(name)
+        && name.len() <= MAX_NAME
+        && domain.is_none_or(|domain| domain.len() <= MAX_DOMAIN && domain.split('.').all(is_label))
+}
+
+fn is_label_value(value: &str) -> bool {
+    value.is_empty() || (value.len() <= MAX_NAME && is_name(value))
+}
+
+/// Letters and digits, and `-`, `_` and `.` between them.
+fn is_name(name: &str) -> bool {
+    let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    is_end(bytes.first())
+        && is_end(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
 /// The write that makes the Secret hold just `entries`, if one is needed.
@@ -169,7 +205,7 @@ fn owner_reference(
 fn removal(present: &Snapshot, metadata: &AllowedMetadata) -> Removal {
     let gone = |once: &[String], wanted: &BTreeMap<String, String>, there: &BTreeMap<String, String>| {
         once.iter()
-            .filter(|key| !wanted.contains_key(*key) && there.contains_key(*key))
+            .filter(|key| !is_own(key) && !wanted.contains_key(*key) && there.contains_key(*key))
             .cloned()
             .collect()
     };
@@ -202,7 +238,5 @@ fn satisfies(present: &Snapshot, desired: &Secret, object: &AcrCredential) -> bo
         && payload.is_some_and(|payload| payload.0 == held.encode())
         && has_all(&present.labels, &desired.metadata.labels)
         && has_all(&present.annotations, &desired.metadata.annotations)
-        && present.owners.iter().any(|owner| {
-            Some(&owner.uid) == object.metadata.uid.as_ref() && owner.kind == KIND
-        })
+        && present.is_referred_to(object)
 }

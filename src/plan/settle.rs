@@ -8,11 +8,13 @@ use super::fraction::fraction_of;
 use super::secret::{self, AllowedMetadata, DesiredEntry};
 use super::status::{self, RegistryState};
 use super::{
-    Attempt, Attempts, Decision, Note, Observed, Plan, SecretState, SecretWrite, Snapshot, State,
-    schedule,
+    Attempt, Attempts, Decision, Note, Observed, Ownership, Plan, SecretState, SecretWrite,
+    Snapshot, State, entitlement, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
-use crate::credential::{Credential, Identity, LoginServer, MintError, saturating_add};
+use crate::credential::{
+    Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add,
+};
 
 /// What came of each planned mint.
 pub type Outcomes = BTreeMap<LoginServer, Result<Credential, MintError>>;
@@ -48,16 +50,21 @@ pub fn settle(
     outcomes: &Outcomes,
     now: Timestamp,
 ) -> Settled {
+    // The Secret may have turned out to be another than was planned for.
+    let plan = &Plan {
+        blocked: entitlement::blocked(observed, now),
+        registries: plan.registries.clone(),
+    };
     let attempts = attempts(observed, plan, outcomes, now);
     let template = observed.object.spec.secret.as_ref();
     let prefixes = &observed.settings.secret_metadata_prefixes;
     let metadata = AllowedMetadata::of(template, prefixes);
     let present = observed.secret.ours(observed.object, now);
+    let entries = entries(plan, outcomes, present);
     let registries = registry_states(observed, plan, &attempts, now);
     let desired = status::status(observed, plan, &registries, &metadata, now);
     Settled {
-        write: if may_write(observed, plan, present) {
-            let entries = entries(plan, outcomes, present);
+        write: if may_write(observed, plan, present, &entries, now) {
             secret::write(observed.object, present, &entries, &metadata)
         } else {
             None
@@ -72,13 +79,23 @@ pub fn settle(
 }
 
 /// A Secret that is not ours, or cannot be changed, is left as it is. One of ours is shrunk also where
-/// nothing is minted.
-fn may_write(observed: &Observed<'_>, plan: &Plan, present: Option<&Snapshot>) -> bool {
+/// nothing is minted. One that was handed over is taken with the first credential: what it holds works
+/// for its user until then.
+fn may_write(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    present: Option<&Snapshot>,
+    entries: &BTreeMap<String, DesiredEntry>,
+    now: Timestamp,
+) -> bool {
     let unusable = present.is_some_and(|present| !present.is_docker_config || present.is_immutable);
     let foreign = present.is_none() && observed.secret != SecretState::Absent;
     let minted = !matches!(&plan.blocked, Some(refusal) if refusal.reason == Reason::FieldNotSupported)
         || present.is_some();
-    observed.refused.is_none() && !unusable && !foreign && minted
+    let adoptable = present
+        .is_some_and(|present| present.ownership(observed.object, now) == Ownership::Adoptable);
+    let worthless = !entries.values().any(|entry| entry.minted_for.is_some());
+    observed.refused.is_none() && !unusable && !foreign && minted && !(adoptable && worthless)
 }
 
 fn attempts(
@@ -98,7 +115,8 @@ fn attempts(
             Decision::Mint(mint) => match outcomes.get(&mint.server) {
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => Some(*error),
-                None => None,
+                // Whoever was to mint it did not: tried again like any other failure.
+                None => Some(MintError::new(Hop::Assertion, Cause::Unavailable)),
             },
             Decision::Wait(_) | Decision::Hold(_) => None,
         };
@@ -163,6 +181,8 @@ fn registry_states(
             .map(|entry| entry.lifetime);
         let problem = match decision {
             Decision::Refuse(refusal) => Some((refusal.clone(), true)),
+            // Nothing is tried: what failed before is remembered, and says nothing of now.
+            Decision::Hold(_) => None,
             _ => attempts
                 .get(host)
                 .map(|attempt| status::problem(observed, host, attempt, now)),
@@ -186,16 +206,19 @@ fn wake_at(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let uid = observed.object.metadata.uid.as_deref().unwrap_or_default();
-    let is_held = plan.blocked.is_some() || observed.object.spec.suspend;
+    // A refused write is not tried again before its time, however due it is.
+    let is_held =
+        plan.blocked.is_some() || observed.refused.is_some() || observed.object.spec.suspend;
     let generation = observed.object.metadata.generation;
     let of_registry = |registry: &RegistryState| {
         let expiry = registry.lifetime.map(|lifetime| lifetime.end).filter(|end| now < *end);
         let refresh = match attempts.get(&registry.server) {
-            _ if is_held => None,
+            _ if is_held || !registry.is_entitled => None,
             Some(attempt) => Some(attempt.next_at(generation)),
-            None => registry
-                .lifetime
-                .map(|lifetime| schedule::refresh_at(&lifetime, observed)),
+            // Without a lifetime, the Secret vanished since it was planned to be kept: mint at once.
+            None => Some(registry.lifetime.map_or(now, |lifetime| {
+                schedule::refresh_at(&lifetime, observed)
+            })),
         };
         [expiry, refresh]
     };

@@ -1,6 +1,6 @@
 //! What the status says. Only stable text: equal failures give an equal status.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::secret::AllowedMetadata;
@@ -9,6 +9,10 @@ use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, FederationStatus, Reason, RegistryStatus,
 };
 use crate::credential::{Cause, Lifetime, MintError};
+
+/// A process that finds a token knows when it was issued, not when it arrived: of the same credentials,
+/// times that differ by less than this are left as the status has them, or every restart would write all.
+const RESTART_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// One registry, as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,10 +113,29 @@ pub(super) fn status(
     now: Timestamp,
 ) -> AcrCredentialStatus {
     let before = observed.object.status.clone().unwrap_or_default();
-    let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
-    let is_refreshed = plan.blocked.is_none() && !observed.object.spec.suspend;
-    let refresh_at = lifetimes().map(|lifetime| schedule::refresh_at(&lifetime, observed)).min();
     let audience = observed.settings.audience.as_str();
+    let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
+    let is_refreshed = plan.blocked.is_none()
+        && observed.refused.is_none()
+        && !observed.object.spec.suspend;
+    let registry_statuses: Vec<RegistryStatus> = registries
+        .iter()
+        .map(|registry| RegistryStatus {
+            server: registry.server.clone(),
+            audience: registry.is_entitled.then(|| audience.to_owned()),
+            expires_at: registry.lifetime.map(|lifetime| seconds(lifetime.end)),
+            reason: registry_reason(observed, plan, registry, now).to_string(),
+        })
+        .collect();
+    let ends = |registries: &[RegistryStatus]| -> Vec<_> {
+        registries.iter().map(|r| (r.server.clone(), r.expires_at.clone())).collect()
+    };
+    let same = ends(&before.registries) == ends(&registry_statuses);
+    let steady = |at: Timestamp, before: &Option<Time>| match before {
+        Some(before) if same && at.duration_since(before.0).abs() < RESTART_TOLERANCE => before.clone(),
+        _ => seconds(at),
+    };
+    let refresh_at = lifetimes().map(|lifetime| schedule::refresh_at(&lifetime, observed)).min();
     AcrCredentialStatus {
         observed_generation: observed.object.metadata.generation,
         conditions: conditions(observed, plan, registries, metadata, now),
@@ -121,22 +144,17 @@ pub(super) fn status(
             .ours(observed.object, now)
             .map(|_| observed.object.secret_name().to_owned()),
         expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
-        refresh_at: refresh_at.filter(|_| is_refreshed).map(seconds),
-        last_refresh_at: lifetimes().map(|lifetime| lifetime.start).max().map(seconds),
+        refresh_at: refresh_at.filter(|_| is_refreshed).map(|at| steady(at, &before.refresh_at)),
+        last_refresh_at: lifetimes()
+            .map(|lifetime| lifetime.start)
+            .max()
+            .map(|at| steady(at, &before.last_refresh_at)),
         identity: registries
             .iter()
             .any(|registry| registry.is_entitled)
             .then(|| federation(observed))
             .flatten(),
-        registries: registries
-            .iter()
-            .map(|registry| RegistryStatus {
-                server: registry.server.clone(),
-                audience: registry.is_entitled.then(|| audience.to_owned()),
-                expires_at: registry.lifetime.map(|lifetime| seconds(lifetime.end)),
-                reason: registry_reason(observed, plan, registry, now).to_string(),
-            })
-            .collect(),
+        registries: registry_statuses,
         attached: Vec::new(),
         last_handled_refresh: before.last_handled_refresh,
     }
@@ -239,12 +257,21 @@ fn issued(object: &AcrCredential, metadata: &AllowedMetadata) -> Refusal {
         let message = format!("Secret {} holds a live credential for every registry", object.secret_name());
         (Reason::Issued, message)
     };
-    if !metadata.left_out.is_empty() {
-        let keys: Vec<&str> = metadata.left_out.iter().map(String::as_str).collect();
-        message.push_str("; left out, since --secret-metadata-prefixes does not allow them: ");
-        message.push_str(&keys.join(", "));
+    for (keys, why) in [
+        (&metadata.not_allowed, "--secret-metadata-prefixes does not allow it"),
+        (&metadata.invalid, "it is no valid label or annotation"),
+    ] {
+        if !keys.is_empty() {
+            let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
+            message.push_str(&format!("; left out, since {why}: {}", keys.join(", ")));
+        }
     }
     Refusal { reason, message }
+}
+
+/// Enough of a user's key to recognise it.
+fn shortened(key: &str) -> String {
+    key.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 fn pending(suspended: bool) -> Refusal {

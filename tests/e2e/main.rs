@@ -3,14 +3,17 @@
 //! client id and registries, and runs an acrcred of its own.
 
 mod clouds;
+mod faults;
 mod harness;
 mod hosts;
 mod layout;
 mod manifests;
+mod ownership;
 mod policy;
 mod program;
 mod pulling;
 mod registries;
+mod rights;
 mod rotation;
 mod schema;
 mod sharing;

@@ -59,3 +59,21 @@ fn the_samples_are_taken_by_the_api_server() {
         Ok(())
     });
 }
+
+#[test]
+fn kubectl_get_shows_what_an_operator_looks_for() {
+    run(async {
+        let scene = Scene::new("columns").await?;
+        let contoso = scene.registry("contoso").await?;
+        let _acrcred = scene.start().await?;
+        let object = scene.objects().create_ready(&crate::harness::manifest("acr", &[&contoso])).await?;
+        let mut kubectl = scene.control_plane.kubectl();
+        let output = kubectl.args(["get", "acrcred", "--namespace", &scene.namespace]).output().await?;
+        let text = String::from_utf8(output.stdout)?;
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["NAME", "REGISTRY", "SECRET", "READY", "REASON", "EXPIRES", "AGE"]);
+        let expires = object.status.and_then(|status| status.expires_at).expect("an expiry").0.to_string();
+        assert_eq!(rows[1][..6], ["acr", &contoso.server, "acr", "True", "Issued", &expires]);
+        Ok(())
+    });
+}

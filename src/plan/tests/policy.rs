@@ -26,7 +26,7 @@ fn a_namespace_that_the_policy_does_not_name_gets_nothing() {
         let mut world = World::of(&[CONTOSO]);
         world.object.metadata.namespace = Some(namespace.into());
         let look = world.look();
-        assert_eq!((look.minted(), &look.writes), (vec![], &vec![]), "{namespace}");
+        assert!(look.is_idle(), "{namespace}");
         assert_eq!(conditions(world.status()), STALLED);
         assert_eq!(look.settled.wake_at, None);
         assert_eq!(world.status().identity, None);
@@ -103,7 +103,7 @@ fn hostile_hosts_are_never_minted_for() {
             ["Ready=False/RegistryNotAllowed", "Stalled=True/RegistryNotAllowed"]
         );
         let told = message(world.status(), ConditionType::Ready);
-        assert!(server.is_empty() || !told.contains(server), "{told}");
+        assert!(!["evil", "xn--", "amazon"].iter().any(|part| told.contains(part)), "{told}");
     }
 }
 
@@ -135,7 +135,7 @@ fn a_field_that_is_not_served_is_never_minted_for() {
         let mut fresh = World::of(&[CONTOSO]);
         change(&mut fresh.object);
         let look = fresh.look();
-        assert_eq!((look.minted(), look.writes), (vec![], vec![]));
+        assert!(look.is_idle());
         assert_eq!(
             conditions(fresh.status()),
             ["Ready=False/FieldNotSupported", "Stalled=True/FieldNotSupported"]

@@ -49,7 +49,7 @@ fn a_replaced_secret_is_not_seized() {
     let theirs = world.secret.clone();
     world.advance(LIFE / 2);
     let look = world.look();
-    assert_eq!((look.minted(), look.writes), (vec![CONTOSO], vec![]));
+    assert_eq!((look.minted(), &look.writes), (vec![CONTOSO], &vec![]));
     assert_eq!(world.secret, theirs);
     assert_eq!(conditions(world.status())[0], "Ready=False/SecretNotOwned");
 }

@@ -12,7 +12,7 @@ fn nothing_is_minted_and_ready_ends_with_the_credential() {
     assert_eq!(world.status().refresh_at, None);
     assert_eq!(look.settled.wake_at, Some(expiry));
     let look = world.wake(&look, |_| Ok(LIFE));
-    assert_eq!((look.minted(), look.writes), (vec![], vec![]));
+    assert!(look.is_idle());
     assert_eq!(conditions(world.status()), ["Ready=False/Suspended"]);
     assert_eq!((look.settled.wake_at, look.note()), (None, None));
     assert_eq!(hosts(world.secret()), [CONTOSO], "kept: it harms nobody");

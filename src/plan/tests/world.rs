@@ -42,6 +42,11 @@ impl Look {
         self.plan.mints().map(|mint| mint.server.as_str()).collect()
     }
 
+    /// Whether nothing was minted and nothing written.
+    pub fn is_idle(&self) -> bool {
+        self.minted().is_empty() && self.writes.is_empty()
+    }
+
     pub fn note(&self) -> Option<&str> {
         self.settled.note.as_ref().map(|note| note.reason.as_str())
     }

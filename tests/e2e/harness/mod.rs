@@ -10,10 +10,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use controlplane::{ControlPlane, Options};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-pub use acrcred::Tuning;
+pub use acrcred::{Acrcred, Tuning};
 pub use crane::Crane;
 pub use objects::{Objects, condition, manifest};
 pub use scene::{CONTROLLER, Scene, TestRegistry};
@@ -49,11 +51,36 @@ pub async fn control_plane() -> anyhow::Result<&'static ControlPlane> {
                 ..Options::default()
             };
             let control_plane = ControlPlane::start(options).await?;
-            let roles = control_plane.render(&config("rbac")).await?;
-            control_plane.apply(roles).await?;
+            for folder in ["rbac", "policy"] {
+                let manifests = control_plane.render(&config(folder)).await?;
+                control_plane.apply(manifests).await?;
+            }
+            policy_is_in_force(&control_plane).await?;
             Ok(control_plane)
         })
         .await
+}
+
+/// The API server takes a moment to enforce a new admission policy.
+async fn policy_is_in_force(control_plane: &ControlPlane) -> anyhow::Result<()> {
+    let namespace = control_plane.create_namespace("policy").await?;
+    let foreign = Secret {
+        metadata: ObjectMeta { name: Some("foreign".into()), ..ObjectMeta::default() },
+        ..Secret::default()
+    };
+    let secrets: Api<Secret> = Api::namespaced(control_plane.admin(), &namespace);
+    secrets.create(&PostParams::default(), &foreign).await?;
+    let (controller, name) = CONTROLLER;
+    let client = control_plane.service_account_client(controller, name).await?;
+    let secrets: Api<Secret> = Api::namespaced(client, &namespace);
+    soon("the admission policy is in force", async || {
+        let patch = Patch::Merge(serde_json::json!({}));
+        match secrets.patch("foreign", &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),
+            other => Err(format!("{:?}", other.map(|_| "taken"))),
+        }
+    })
+    .await
 }
 
 /// A path under `config/`.

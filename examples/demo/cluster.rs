@@ -1,0 +1,89 @@
+//! The Kubernetes control plane, and kubectl.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use controlplane::{ControlPlane, Options};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+
+use crate::checkout;
+use crate::folder::Folder;
+use crate::secret::PullSecret;
+use crate::shell::Line;
+use crate::stop::in_one_piece;
+
+/// How long a reconcile may take that takes a moment.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A running control plane; ends when dropped.
+pub struct Cluster {
+    pub control_plane: ControlPlane,
+    kubectl_cache: String,
+}
+
+impl Cluster {
+    pub async fn start(folder: &Folder) -> Result<Self> {
+        let options = Options {
+            dir: Some(folder.folder("cluster")?),
+            ..Options::default()
+        };
+        Ok(Self {
+            control_plane: in_one_piece(ControlPlane::start(options)).await?,
+            kubectl_cache: folder.folder("kubectl-cache")?.display().to_string(),
+        })
+    }
+
+    /// `kubectl …`, typed in the checkout.
+    pub fn kubectl(&self, arguments: &[&str]) -> Line {
+        let mut command = self.control_plane.kubectl();
+        command.env("KUBECACHEDIR", &self.kubectl_cache);
+        Line::new("kubectl", command, arguments).at(checkout::root())
+    }
+
+    /// What a namespace's Secret of that name holds, if there is one.
+    pub async fn pull_secret(&self, namespace: &str, name: &str) -> Result<Option<PullSecret>> {
+        let secrets: Api<Secret> = Api::namespaced(self.control_plane.admin(), namespace);
+        secrets
+            .get_opt(name)
+            .await?
+            .as_ref()
+            .map(PullSecret::read)
+            .transpose()
+    }
+
+    /// The Secret that must be there.
+    pub async fn the_pull_secret(&self, namespace: &str, name: &str) -> Result<PullSecret> {
+        let secret = self.pull_secret(namespace, name).await?;
+        secret.with_context(|| format!("there is no Secret {namespace}/{name}"))
+    }
+
+    /// The status of an `AcrCredential`, as JSON.
+    pub async fn status(&self, namespace: &str, name: &str) -> Result<serde_json::Value> {
+        let object = self.credentials(namespace).get(name).await?;
+        Ok(object.data.get("status").cloned().unwrap_or_default())
+    }
+
+    /// Names of the Secrets in a namespace.
+    pub async fn secrets(&self, namespace: &str) -> Result<Vec<String>> {
+        let secrets: Api<Secret> = Api::namespaced(self.control_plane.admin(), namespace);
+        let list = secrets.list(&ListParams::default()).await?;
+        Ok(list
+            .into_iter()
+            .filter_map(|secret| secret.metadata.name)
+            .collect())
+    }
+
+    fn credentials(&self, namespace: &str) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("acrcred.dev", "v1alpha1", "AcrCredential");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "acrcredentials");
+        Api::namespaced_with(self.control_plane.admin(), namespace, &resource)
+    }
+
+    pub fn kubeconfig(&self) -> &Path {
+        self.control_plane.kubeconfig()
+    }
+}

@@ -1,0 +1,182 @@
+//! From nothing to an acrcred that is ready: programs, parts, images, installation.
+
+use anyhow::{Context as _, Result, ensure};
+use controlplane::{Tool, Tools};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::azure::{Azure, CONTOSO, FABRIKAM, NORTHWIND, PUSHER};
+use crate::checkout;
+use crate::cluster::Cluster;
+use crate::crane::Crane;
+use crate::folder::Folder;
+use crate::image::{self, Image};
+use crate::pod::{self, Files, Pod};
+use crate::shell::Line;
+use crate::story::Story;
+
+/// The namespace of `config/samples`, which the policy names.
+pub const ALLOWED: &str = "demo";
+/// A namespace that it does not name.
+pub const ELSEWHERE: &str = "elsewhere";
+const TAG: &str = "v1";
+
+/// Builds what is not yet built; cargo has built acrcred and the emulator before this program.
+pub async fn build(story: &mut Story) -> Result<()> {
+    story.step("Build what it needs");
+    let acrcred = Command::new(checkout::program("acrcred")?);
+    Line::new("acrcred", acrcred, &["--version"])
+        .run(story)
+        .await?;
+    tokio::task::spawn_blocking(|| Tools::ensure(&Tool::ALL)).await??;
+    story.output(
+        &Tool::ALL
+            .map(|tool| format!("{tool} {}", tool.version()))
+            .join("\n"),
+    );
+    story.proved("acrcred is built, and the pinned Go tools are in their cache");
+    Ok(())
+}
+
+/// Starts everything that is not acrcred, on loopback.
+pub async fn start(story: &mut Story, folder: &Folder) -> Result<(Cluster, Azure)> {
+    story.step("Start the parts");
+    story.says(&format!(
+        "All files are in {}, all listeners on loopback.",
+        folder.path().display()
+    ));
+    let cluster = Cluster::start(folder).await?;
+    let issuer = cluster.control_plane.issuer();
+    ensure!(
+        issuer.starts_with("https://") && issuer.ends_with('/'),
+        "the issuer is {issuer}"
+    );
+    cluster
+        .kubectl(&["get", "--raw", "/readyz"])
+        .run(story)
+        .await?;
+    story.says(&format!(
+        "Tokens of its ServiceAccounts are issued by {issuer}"
+    ));
+    story.proved("etcd, kube-apiserver and kube-controller-manager are ready");
+
+    let azure = Azure::start(folder, &cluster).await?;
+    story.says(&format!(
+        "Azure is at the production names behind HTTPS_PROXY={},",
+        azure.proxy()
+    ));
+    story.says(&format!(
+        "with certificates that SSL_CERT_FILE={} vouches for.",
+        azure.ca_file()
+    ));
+    story.proved("the emulator of Entra and the registries is ready");
+    Ok((cluster, azure))
+}
+
+/// Puts an image into both registries.
+pub async fn push(
+    story: &mut Story,
+    folder: &Folder,
+    azure: &Azure,
+    cluster: &Cluster,
+) -> Result<Vec<Image>> {
+    story.step("Push a small private image to each of two registries");
+    let (username, password) = PUSHER;
+    let entry = json!({"username": username, "password": password});
+    let config = json!({"auths": {CONTOSO: entry, FABRIKAM: entry}}).to_string();
+    let crane = Crane::new(folder, azure, cluster, "pusher", config.as_bytes())?;
+    let mut images = Vec::new();
+    for server in [CONTOSO, FABRIKAM] {
+        let layer = image::write_layer(folder, server)?;
+        let reference = format!("{}:{TAG}", image::repository(server));
+        let digest = crane.push(story, &layer, &reference).await?;
+        let arm_auth = azure
+            .arm_auth(server)
+            .context("a registry that does not exist")?;
+        story.proved(&format!(
+            "{server} has it (authentication-as-arm: {arm_auth:?})"
+        ));
+        images.push(Image {
+            server,
+            tag: TAG,
+            digest,
+        });
+    }
+    Ok(images)
+}
+
+/// Installs acrcred and starts it with the rights of its `ServiceAccount`.
+pub async fn install(
+    story: &mut Story,
+    folder: &Folder,
+    azure: &Azure,
+    cluster: &Cluster,
+) -> Result<Pod> {
+    story.step("Install acrcred");
+    cluster
+        .kubectl(&["apply", "-k", "config/crd"])
+        .run(story)
+        .await?;
+    let crds = [
+        "wait",
+        "--for=condition=Established",
+        "crd/acrcredentials.acrcred.dev",
+    ];
+    cluster.kubectl(&crds).run(story).await?;
+    cluster
+        .kubectl(&["apply", "-k", "config/rbac"])
+        .run(story)
+        .await?;
+    for namespace in [ALLOWED, ELSEWHERE] {
+        cluster
+            .kubectl(&["create", "namespace", namespace])
+            .run(story)
+            .await?;
+    }
+    let files = Files::write(folder, cluster).await?;
+    story.proved("CRD and RBAC are those of config/");
+
+    check_rights(story, cluster, &files).await?;
+    let pod = Pod::start(story, folder, azure, files).await?;
+    ensure!(
+        azure.exchanges(NORTHWIND).is_empty(),
+        "it asks for credentials that nobody wants"
+    );
+    story.proved(&format!("acrcred is ready: http://{}/readyz", pod.admin()));
+    Ok(pod)
+}
+
+/// It may do what its role says and nothing else, whatever the administrator may.
+async fn check_rights(story: &mut Story, cluster: &Cluster, files: &Files) -> Result<()> {
+    let kubeconfig = format!("--kubeconfig={}", files.kubeconfig().display());
+    let who = [
+        "auth",
+        "whoami",
+        &kubeconfig,
+        "-o",
+        "jsonpath={.status.userInfo.username}",
+    ];
+    let user = cluster.kubectl(&who).run(story).await?;
+    ensure!(user == pod::subject(), "acrcred would be {user}");
+    let may = async |story: &Story, verb| {
+        let arguments = [
+            "auth",
+            "can-i",
+            verb,
+            "secrets",
+            "--all-namespaces",
+            &kubeconfig,
+        ];
+        cluster.kubectl(&arguments).run_as_question(story).await
+    };
+    ensure!(
+        may(story, "create").await?,
+        "acrcred may not create Secrets"
+    );
+    ensure!(
+        !may(story, "get").await?,
+        "acrcred may read everybody's Secrets"
+    );
+    story.proved("it is no administrator: it may create Secrets, and not get those that are there");
+    Ok(())
+}
