@@ -20,7 +20,9 @@ demo: build ## Shows the whole job on this machine; ARGS=--once ends by itself.
 
 .PHONY: test
 test: build ## Runs every test, unit to real control plane.
+	@rm -f $(TARGET_DIR)/tmp/durations
 	$(CARGO) test --locked --workspace
+	@echo 'The ten slowest tests on the control plane:'; sort -rn $(TARGET_DIR)/tmp/durations | head -10
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings denied.

@@ -35,7 +35,12 @@ async fn run(config: Config) -> Result<(), Failure> {
     let readiness = Readiness::default();
     let listener = TcpListener::bind(config.admin_listen)
         .await
-        .map_err(|error| format!("cannot listen on {} (--admin-listen): {error}", config.admin_listen))?;
+        .map_err(|error| {
+            format!(
+                "cannot listen on {} (--admin-listen): {error}",
+                config.admin_listen
+            )
+        })?;
     let clock = Clock::system();
     let transport = Transport::new(&TransportConfig {
         https_proxy: config.proxy.https,
@@ -51,12 +56,19 @@ async fn run(config: Config) -> Result<(), Failure> {
             policy: Policy::new(rules.collect()),
             clouds: config.clouds,
             audience: config.registry_audience,
-            controller: identity.as_ref().map(|own| (own.client_id.clone(), own.tenant_id.clone())),
+            controller: identity
+                .as_ref()
+                .map(|own| (own.client_id.clone(), own.tenant_id.clone())),
             refresh_fraction: config.refresh_fraction,
             secret_metadata_prefixes: config.secret_metadata_prefixes,
         },
         assertion: identity.map(|own| AssertionFile::new(own.token_file)),
-        minter: Minter::new(transport, clock.clone(), metrics.clone(), config.token_cache_max_life),
+        minter: Minter::new(
+            transport,
+            clock.clone(),
+            metrics.clone(),
+            config.token_cache_max_life,
+        ),
         clock,
         metrics: metrics.clone(),
         readiness: readiness.clone(),

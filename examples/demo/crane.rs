@@ -85,10 +85,10 @@ impl<'a> Crane<'a> {
     /// Tries to pull an image; the registry must refuse.
     pub async fn is_refused(&self, story: &Story, image: &Image) -> Result<()> {
         let reference = image.reference();
-        let said = self
-            .line(&["pull", &reference, "never.tar"])
-            .fails(story)
-            .await?;
+        let line = self.line(&["pull", &reference, "never.tar"]);
+        let said = line.refusal(story).await?;
+        let said =
+            said.with_context(|| format!("{reference} can be pulled without credentials"))?;
         let refused = said.contains("UNAUTHORIZED") || said.contains("401");
         ensure!(
             refused,

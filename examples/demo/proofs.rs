@@ -1,6 +1,6 @@
 //! What acrcred promises, tried out.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use controlplane::eventually;
 use jiff::{SignedDuration, Timestamp, Unit};
 use reqwest::StatusCode;
@@ -181,15 +181,9 @@ pub async fn policy(story: &mut Story, cast: &Cast) -> Result<()> {
     let before = cast.azure.traffic();
     apply_northwind(story, cast, ELSEWHERE).await?;
     let refused = format!("--for=jsonpath={REASON}={REFUSED}");
-    let arguments = [
-        "wait",
-        &refused,
-        "acrcredential/northwind",
-        "-n",
-        ELSEWHERE,
-        "--timeout=20s",
-    ];
-    cast.cluster.kubectl(&arguments).run(story).await?;
+    let arguments = ["wait", &refused, "acrcredential/northwind"];
+    let refused = wait_for(story, cast, ELSEWHERE, &arguments).await;
+    refused.context("the policy does not hold in namespace elsewhere")?;
     let message = format!("jsonpath={MESSAGE}");
     let arguments = [
         "get",
@@ -243,29 +237,23 @@ async fn apply_northwind(story: &Story, cast: &Cast, namespace: &str) -> Result<
 }
 
 async fn wait_ready(story: &Story, cast: &Cast, which: &str) -> Result<()> {
-    let arguments = [
-        "wait",
-        "--for=condition=Ready",
-        "acrcredential",
-        which,
-        "-n",
-        ALLOWED,
-    ];
-    let arguments = [&arguments[..], &["--timeout=20s"]].concat();
-    let ready = cast.cluster.kubectl(&arguments).run(story).await;
-    if ready.is_err() {
-        let why = format!(
-            "jsonpath={{range .items[*]}}{{.metadata.name}}: {}{{\"\\n\"}}{{end}}",
-            condition()
-        );
-        let arguments = ["get", "acrcredential", "-n", ALLOWED, "-o", &why];
-        cast.cluster.kubectl(&arguments).run(story).await?;
-    }
-    ready.context("no credential").map(drop)
+    let arguments = ["wait", "--for=condition=Ready", "acrcredential", which];
+    wait_for(story, cast, ALLOWED, &arguments)
+        .await
+        .context("no credential in namespace demo")
 }
 
-fn condition() -> String {
-    format!("{REASON}: {MESSAGE}")
+/// `kubectl wait …`; when that is in vain, the error tells how the objects are instead.
+async fn wait_for(story: &Story, cast: &Cast, namespace: &str, arguments: &[&str]) -> Result<()> {
+    let place = ["-n", namespace];
+    let arguments = [arguments, &place, &["--timeout=20s"]].concat();
+    if cast.cluster.kubectl(&arguments).run(story).await.is_ok() {
+        return Ok(());
+    }
+    let line = format!("{{.metadata.name}} is {REASON}: {MESSAGE}{{'\\n'}}");
+    let lines = format!("jsonpath={{range .items[*]}}{line}{{end}}");
+    let arguments = [&["get", "acrcredentials"][..], &place, &["-o", &lines]].concat();
+    bail!("{}", cast.cluster.kubectl(&arguments).run(story).await?)
 }
 
 fn tell_traffic(story: &Story, before: Traffic, after: Traffic) {

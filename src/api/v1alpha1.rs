@@ -94,7 +94,10 @@ pub struct Registry {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountIdentity {
     /// Name of a ServiceAccount in the same namespace.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub service_account_name: String,
 
     /// Application (client) id, a GUID. Default: the ServiceAccount's annotation
@@ -230,7 +233,11 @@ pub struct RegistryStatus {
 impl AcrCredential {
     /// Name of the Secret that this object keeps.
     pub fn secret_name(&self) -> &str {
-        let named = self.spec.secret.as_ref().and_then(|secret| secret.name.as_deref());
+        let named = self
+            .spec
+            .secret
+            .as_ref()
+            .and_then(|secret| secret.name.as_deref());
         named.or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 }

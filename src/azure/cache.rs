@@ -110,9 +110,10 @@ impl Slot {
     fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
         let in_use = Arc::strong_count(self) > 1;
         in_use
-            || self.last.try_lock().is_ok_and(
-                |last| matches!(&*last, Some(Ok(held)) if held.lifetime.is_live(now)),
-            )
+            || self
+                .last
+                .try_lock()
+                .is_ok_and(|last| matches!(&*last, Some(Ok(held)) if held.lifetime.is_live(now)))
     }
 }
 
@@ -205,7 +206,12 @@ mod tests {
         let later = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(2);
         for key in 0..1_000 {
             let fetch = async { Ok(credential()) };
-            assert!(cache.get_or_fetch(&key, later, |_| true, fetch).await.is_ok());
+            assert!(
+                cache
+                    .get_or_fetch(&key, later, |_| true, fetch)
+                    .await
+                    .is_ok()
+            );
         }
         assert!(cache.lock().by_key.len() <= FIRST_SWEEP);
     }

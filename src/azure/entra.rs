@@ -32,7 +32,10 @@ pub(super) async fn request_token(
     now: Timestamp,
 ) -> Result<Credential, MintError> {
     let mut cloud = CustomConfiguration::default();
-    identity.authority.as_str().clone_into(&mut cloud.authority_host);
+    identity
+        .authority
+        .as_str()
+        .clone_into(&mut cloud.authority_host);
     let credential = ClientAssertionCredential::new(
         identity.tenant_id.as_str().to_owned(),
         identity.client_id.as_str().to_owned(),

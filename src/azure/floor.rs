@@ -74,7 +74,11 @@ mod tests {
             Some(SignedDuration::from_secs(1))
         );
         assert!(floors.check(&"b", early).is_ok());
-        assert!(floors.check(&"a", start + SignedDuration::from_secs(60)).is_ok());
+        assert!(
+            floors
+                .check(&"a", start + SignedDuration::from_secs(60))
+                .is_ok()
+        );
     }
 
     #[test]

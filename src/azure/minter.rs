@@ -80,7 +80,11 @@ impl Minter {
         request: &MintRequest,
         assertions: &dyn AssertionSource,
     ) -> Result<Credential, MintError> {
-        let MintRequest { identity, server, newer_than } = request;
+        let MintRequest {
+            identity,
+            server,
+            newer_than,
+        } = request;
         let key = (identity.clone(), server.clone());
         let usable = |held: &Credential| {
             self.may_hand_over(&held.lifetime)
@@ -151,7 +155,9 @@ impl Minter {
         identity: &Identity,
         assertions: &dyn AssertionSource,
     ) -> Result<Credential, MintError> {
-        let assertion = self.measured(Hop::Assertion, assertions.assertion()).await?;
+        let assertion = self
+            .measured(Hop::Assertion, assertions.assertion())
+            .await?;
         let now = self.clock.now();
         let call = entra::request_token(&self.transport, identity, assertion, now);
         self.measured(Hop::Entra, call)

@@ -5,9 +5,7 @@ use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::transport::Transport;
-use crate::credential::{
-    Cause, Claims, Credential, Hop, Lifetime, LoginServer, MintError, Token,
-};
+use crate::credential::{Cause, Claims, Credential, Hop, Lifetime, LoginServer, MintError, Token};
 
 #[derive(Deserialize)]
 struct ExchangeAnswer {
@@ -30,7 +28,9 @@ pub(super) async fn exchange(
         ("service", server.as_str()),
         ("access_token", entra_token.expose()),
     ]));
-    let answer = transport.post(Hop::Exchange, server.as_str(), url, form).await?;
+    let answer = transport
+        .post(Hop::Exchange, server.as_str(), url, form)
+        .await?;
     if answer.status != 200 {
         let error = MintError::registry(Hop::Exchange, answer.status, answer.retry_after);
         tracing::warn!(
@@ -68,6 +68,9 @@ mod tests {
 
     #[test]
     fn a_form_escapes_its_values() {
-        assert_eq!(form(&[("a", "b&c=d"), ("e", "f+g/h")]), "a=b%26c%3Dd&e=f%2Bg%2Fh");
+        assert_eq!(
+            form(&[("a", "b&c=d"), ("e", "f+g/h")]),
+            "a=b%26c%3Dd&e=f%2Bg%2Fh"
+        );
     }
 }

@@ -196,9 +196,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_read_in_both_forms() {
-        let seconds = |pairs: &[(&str, &str)]| {
-            retry_after(&headers(pairs)).map(|after| after.as_secs())
-        };
+        let seconds =
+            |pairs: &[(&str, &str)]| retry_after(&headers(pairs)).map(|after| after.as_secs());
         assert_eq!(seconds(&[("retry-after", "60")]), Some(60));
         assert_eq!(seconds(&[("retry-after", " 0 ")]), Some(0));
         assert_eq!(

@@ -29,8 +29,13 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     };
     let kubeconfig = Kubeconfig::read_from(path)?;
     let current = kubeconfig.current_context.clone().unwrap_or_default();
-    let context = kubeconfig.contexts.iter().find(|context| context.name == current);
-    let cluster = context.and_then(|context| context.context.as_ref()).map(|context| &context.cluster);
+    let context = kubeconfig
+        .contexts
+        .iter()
+        .find(|context| context.name == current);
+    let cluster = context
+        .and_then(|context| context.context.as_ref())
+        .map(|context| &context.cluster);
     let own_proxy = kubeconfig
         .clusters
         .iter()

@@ -11,7 +11,9 @@ use super::observe::lifetimes;
 use super::queue::ObjectKey;
 use super::secrets::WrittenSecret;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER};
-use crate::plan::{Attempts, Note, Observed, Outcomes, Plan, SecretState, Settled, Snapshot, settle};
+use crate::plan::{
+    Attempts, Note, Observed, Outcomes, Plan, SecretState, Settled, Snapshot, settle,
+};
 
 /// How often the Secret may turn out to be another than we thought before we step back.
 const ROUNDS: usize = 5;
@@ -44,7 +46,10 @@ impl Controller {
                 WrittenSecret::Written(secret) => {
                     let mut known = lifetimes(&observed.secret);
                     known.extend(outcomes.values().flatten().map(|credential| {
-                        (credential.token.digest().as_str().to_owned(), credential.lifetime)
+                        (
+                            credential.token.digest().as_str().to_owned(),
+                            credential.lifetime,
+                        )
                     }));
                     let snapshot = Snapshot::of(&secret, &known, self.clock.now());
                     observed.secret = SecretState::Present(Box::new(snapshot));

@@ -138,7 +138,10 @@ impl Controller {
             () = self.clone().dispatch(&reconciles) => {}
         }
         reconciles.close();
-        if tokio::time::timeout(GRACE, reconciles.wait()).await.is_err() {
+        if tokio::time::timeout(GRACE, reconciles.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("stopping with reconciles under way");
         }
     }

@@ -94,5 +94,8 @@ pub(super) fn lifetimes(
 
 /// Nobody has written its status yet. A forged status costs its namespace a read, or a sweep's delay.
 fn is_new(object: &AcrCredential) -> bool {
-    object.status.as_ref().is_none_or(|status| status.conditions.is_empty())
+    object
+        .status
+        .as_ref()
+        .is_none_or(|status| status.conditions.is_empty())
 }

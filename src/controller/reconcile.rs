@@ -30,7 +30,9 @@ impl Controller {
     pub(super) async fn reconcile_caught(self: Arc<Self>, key: ObjectKey, work: Work) {
         let Work { object, mut memory } = work;
         let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
-        let look = self.reconcile(&object, &key, &mut memory).instrument(span.clone());
+        let look = self
+            .reconcile(&object, &key, &mut memory)
+            .instrument(span.clone());
         let result = AssertUnwindSafe(look).catch_unwind().await;
         let now = self.clock.now();
         let wake_at = span.in_scope(|| match result {
@@ -74,12 +76,18 @@ impl Controller {
         let outcomes = self.mint(&plan).await;
         let known_before = memory.secret.as_ref() == Some(&observed.secret);
         let attempts = &mut memory.attempts;
-        let settled = self.execute(&mut observed, key, &plan, &outcomes, attempts).await;
+        let settled = self
+            .execute(&mut observed, key, &plan, &outcomes, attempts)
+            .await;
         let changed = !known_before || memory.secret.as_ref() != Some(&observed.secret);
         memory.secret = Some(observed.secret);
         let now = self.clock.now();
         let sweep = self.sweep_interval(object);
-        if changed || memory.seen_at.is_none_or(|at| now.duration_since(at) >= sweep) {
+        if changed
+            || memory
+                .seen_at
+                .is_none_or(|at| now.duration_since(at) >= sweep)
+        {
             memory.seen_at = Some(now);
         }
         let Some(settled) = settled? else {
@@ -120,7 +128,8 @@ impl Controller {
             State::NotReady => MetricState::NotReady,
             State::Suspended => MetricState::Suspended,
         };
-        self.metrics.object_is(&key.namespace, &key.name, state, settled.expires_at);
+        self.metrics
+            .object_is(&key.namespace, &key.name, state, settled.expires_at);
         if let Some(note) = &settled.note {
             tracing::warn!(reason = note.reason, message = note.message, "trouble");
         } else if settled.status.is_some() {

@@ -93,7 +93,9 @@ impl Controller {
                 };
                 let patch = Patch::Merge(merge_patch(removal));
                 let call = secrets.patch(name, &params, &patch);
-                self.limit.call("removing labels from the Secret", call).await?
+                self.limit
+                    .call("removing labels from the Secret", call)
+                    .await?
             }
         };
         Ok(match result {
@@ -115,9 +117,8 @@ impl Controller {
 }
 
 fn merge_patch(removal: &Removal) -> Value {
-    let nulls = |keys: &[String]| -> Value {
-        keys.iter().map(|key| (key.clone(), Value::Null)).collect()
-    };
+    let nulls =
+        |keys: &[String]| -> Value { keys.iter().map(|key| (key.clone(), Value::Null)).collect() };
     json!({"metadata": {
         "uid": removal.uid,
         "resourceVersion": removal.resource_version,
@@ -128,14 +129,23 @@ fn merge_patch(removal: &Removal) -> Value {
 
 /// A validating admission policy names its causes; RBAC does not.
 fn is_refused_by_policy(status: &Status) -> bool {
-    status.is_forbidden() && status.details.as_ref().is_some_and(|details| !details.causes.is_empty())
+    status.is_forbidden()
+        && status
+            .details
+            .as_ref()
+            .is_some_and(|details| !details.causes.is_empty())
 }
 
 fn is_namespace_gone(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    let is_terminating = causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating");
+    let is_terminating = causes
+        .into_iter()
+        .any(|cause| cause.reason == "NamespaceTerminating");
     let no_namespace = status.is_not_found()
-        && status.details.as_ref().is_some_and(|details| details.kind == "namespaces");
+        && status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.kind == "namespaces");
     is_terminating || no_namespace
 }
 

@@ -49,9 +49,9 @@ impl TrackedObjects {
     /// the answer to our own write has told already, and whole lists of what nobody has changed.
     pub fn update(&self, key: &ObjectKey, object: AcrCredential) -> bool {
         let mut objects = self.lock();
-        let known = objects.get_mut(key).filter(|tracked| {
-            tracked.object.metadata.uid == object.metadata.uid
-        });
+        let known = objects
+            .get_mut(key)
+            .filter(|tracked| tracked.object.metadata.uid == object.metadata.uid);
         match known {
             Some(tracked) if !is_newer(&object, &tracked.object) => false,
             Some(tracked) => {
@@ -93,7 +93,13 @@ impl TrackedObjects {
     pub fn is_renewal(&self, key: &ObjectKey) -> bool {
         let objects = self.lock();
         let memory = objects.get(key).and_then(|tracked| tracked.memory.as_ref());
-        matches!(memory, Some(Memory { secret: Some(SecretState::Present(_)), .. }))
+        matches!(
+            memory,
+            Some(Memory {
+                secret: Some(SecretState::Present(_)),
+                ..
+            })
+        )
     }
 
     /// Hands out an object to work on; nothing if it is gone, or being worked on, which then happens
@@ -127,7 +133,9 @@ impl TrackedObjects {
 
     /// Whether the object still exists.
     pub fn contains(&self, key: &ObjectKey, uid: Option<&String>) -> bool {
-        self.lock().get(key).is_some_and(|tracked| tracked.object.metadata.uid.as_ref() == uid)
+        self.lock()
+            .get(key)
+            .is_some_and(|tracked| tracked.object.metadata.uid.as_ref() == uid)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Tracked>> {
@@ -179,7 +187,10 @@ mod tests {
         assert!(!objects.update(&key(), object("u", "9")));
         assert!(!objects.update(&key(), object("u", "10")), "nothing new");
         assert!(objects.update(&key(), object("u", "11")));
-        assert!(objects.update(&key(), object("other", "3")), "another object");
+        assert!(
+            objects.update(&key(), object("other", "3")),
+            "another object"
+        );
     }
 
     #[test]
@@ -188,7 +199,10 @@ mod tests {
         objects.update(&key(), object("u", "1"));
         let work = objects.begin(&key()).unwrap();
         assert!(objects.begin(&key()).is_none());
-        assert!(objects.end(&key(), &work.object, work.memory), "asked for meanwhile");
+        assert!(
+            objects.end(&key(), &work.object, work.memory),
+            "asked for meanwhile"
+        );
         assert!(objects.begin(&key()).is_some());
     }
 

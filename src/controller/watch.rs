@@ -45,7 +45,8 @@ impl Scope {
 impl Controller {
     /// Watches every scope. Ends only if a watch does.
     pub(super) async fn watch_all(self: Arc<Self>) {
-        let scopes = std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner));
+        let scopes =
+            std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut watches = JoinSet::new();
         for scope in scopes {
             watches.spawn(self.clone().watch(scope));
@@ -61,7 +62,9 @@ impl Controller {
             None => Api::all(self.client.clone()),
         };
         let seconds = u32::try_from(self.watch_timeout.as_secs()).unwrap_or(u32::MAX);
-        let config = watcher::Config::default().labels(&self.selector).timeout(seconds);
+        let config = watcher::Config::default()
+            .labels(&self.selector)
+            .timeout(seconds);
         let mut events = watch(api, config).default_backoff().boxed();
         let mut ready = Some(ready);
         let mut listed = HashSet::new();
@@ -84,7 +87,9 @@ impl Controller {
                         ready.ready();
                     }
                 }
-                Err(error) => tracing::warn!(%error, "watch of AcrCredentials failed; it starts again"),
+                Err(error) => {
+                    tracing::warn!(%error, "watch of AcrCredentials failed; it starts again")
+                }
             }
         }
     }

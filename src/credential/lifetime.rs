@@ -226,7 +226,10 @@ mod tests {
         };
         let arrival = at(1_800_000_002);
         let later = at(1_800_005_000);
-        assert_eq!(Lifetime::received(claims, arrival), Lifetime::found(claims, later));
+        assert_eq!(
+            Lifetime::received(claims, arrival),
+            Lifetime::found(claims, later)
+        );
     }
 
     #[test]

@@ -241,9 +241,9 @@ impl MintError {
             // An application shows up late in a tenant's replicas; a tenant does not.
             Cause::UnknownIdentity if self.code != Some(700_016) => Class::Terminal,
             Cause::UnknownIdentity
-            | Cause::Federation(_) | Cause::RegistryRefused | Cause::RegistryForbidden => {
-                Class::Propagation
-            }
+            | Cause::Federation(_)
+            | Cause::RegistryRefused
+            | Cause::RegistryForbidden => Class::Propagation,
             Cause::NoAssertion
             | Cause::AssertionRefused
             | Cause::Throttled

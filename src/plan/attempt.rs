@@ -51,9 +51,8 @@ impl Attempt {
         seed: &str,
         now: Timestamp,
     ) -> Self {
-        let is_same = |previous: &&Self| {
-            previous.generation == generation || now < previous.reset_after
-        };
+        let is_same =
+            |previous: &&Self| previous.generation == generation || now < previous.reset_after;
         let same = previous.filter(is_same);
         let failures = same.map_or(1, |same| same.failures.saturating_add(1));
         let propagating_since = same
@@ -156,7 +155,10 @@ mod tests {
         let slow = delays.iter().position(|delay| within(*delay, 600)).unwrap();
         let quick: i64 = delays[..slow].iter().sum();
         assert!((15 * 60..17 * 60).contains(&quick), "{delays:?}");
-        assert!(delays[slow..].iter().all(|delay| within(*delay, 600)), "{delays:?}");
+        assert!(
+            delays[slow..].iter().all(|delay| within(*delay, 600)),
+            "{delays:?}"
+        );
     }
 
     #[test]

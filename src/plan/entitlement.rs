@@ -17,7 +17,11 @@ fn unsupported_field(observed: &Observed<'_>) -> Option<Refusal> {
     let spec = &observed.object.spec;
     let field = if spec.identity.is_some() {
         "spec.identity"
-    } else if spec.registries.iter().any(|registry| registry.repositories.is_some()) {
+    } else if spec
+        .registries
+        .iter()
+        .any(|registry| registry.repositories.is_some())
+    {
         "spec.registries[].repositories"
     } else if spec.attach.is_some() {
         "spec.attach"
@@ -50,7 +54,9 @@ fn unusable_secret(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
         Ownership::Foreign => return Some(not_owned()),
         Ownership::AwaitingDeletion => (
             Reason::AwaitingSecretDeletion,
-            format!("Secret {name} belongs to a deleted AcrCredential of this name and awaits garbage collection"),
+            format!(
+                "Secret {name} belongs to a deleted AcrCredential of this name and awaits garbage collection"
+            ),
         ),
         Ownership::Ours | Ownership::Adoptable if !snapshot.is_docker_config => (
             Reason::SecretTypeMismatch,
@@ -78,24 +84,36 @@ pub(super) fn entitled(
         Ok(server) => server,
         // A hostile name is not repeated: the spec shows it.
         Err(error) => {
-            return refuse(Reason::RegistryNotAllowed, format!("a server of spec.registries {error}"));
+            return refuse(
+                Reason::RegistryNotAllowed,
+                format!("a server of spec.registries {error}"),
+            );
         }
     };
     let cloud = server.cloud();
     if !observed.settings.clouds.contains_key(&cloud) {
         return refuse(
             Reason::RegistryNotAllowed,
-            format!("{server} belongs to {cloud}, which the operator has not enabled with --clouds"),
+            format!(
+                "{server} belongs to {cloud}, which the operator has not enabled with --clouds"
+            ),
         );
     }
     // What these fields narrow is not served yet: the wider credential is not given instead.
     if observed.object.spec.identity.is_some() || registry.repositories.is_some() {
         return refuse(
             Reason::FieldNotSupported,
-            format!("{server}: a narrowing field is set that this version of acrcred does not serve"),
+            format!(
+                "{server}: a narrowing field is set that this version of acrcred does not serve"
+            ),
         );
     }
-    let namespace = observed.object.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = observed
+        .object
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or_default();
     if !observed.settings.policy.allows(namespace, &server) {
         return refuse(
             Reason::ControllerIdentityNotAllowed,

@@ -143,10 +143,12 @@ impl Observed<'_> {
 impl Plan {
     /// The credentials to mint.
     pub fn mints(&self) -> impl Iterator<Item = &Mint> {
-        self.registries.iter().filter_map(|(_, decision)| match decision {
-            Decision::Mint(mint) => Some(&**mint),
-            _ => None,
-        })
+        self.registries
+            .iter()
+            .filter_map(|(_, decision)| match decision {
+                Decision::Mint(mint) => Some(&**mint),
+                _ => None,
+            })
     }
 }
 
@@ -174,12 +176,10 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let blocked = entitlement::blocked(observed, now);
     let spec = &observed.object.spec;
     let is_held = blocked.is_some() || observed.refused.is_some() || spec.suspend;
-    let decide = |registry: &crate::api::Registry| {
-        match entitlement::entitled(observed, registry) {
-            Err(refusal) => Decision::Refuse(refusal),
-            Ok(server) if is_held => Decision::Hold(server),
-            Ok(server) => decide(observed, server, now),
-        }
+    let decide = |registry: &crate::api::Registry| match entitlement::entitled(observed, registry) {
+        Err(refusal) => Decision::Refuse(refusal),
+        Ok(server) if is_held => Decision::Hold(server),
+        Ok(server) => decide(observed, server, now),
     };
     Plan {
         registries: spec

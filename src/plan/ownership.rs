@@ -37,7 +37,11 @@ impl Snapshot {
         if self.adopt.as_deref() == Some(name) && !name.is_empty() {
             return Ownership::Adoptable;
         }
-        let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let created = object
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0);
         let is_young = created.is_some_and(|at| now < saturating_add(at, COLLECTION_LIMIT));
         if is_young && self.owners.iter().any(|owner| is_of_name(owner, name)) {
             Ownership::AwaitingDeletion
@@ -58,5 +62,8 @@ impl Snapshot {
 fn is_of_name(owner: &OwnerReference, name: &str) -> bool {
     owner.kind == KIND
         && owner.name == name
-        && owner.api_version.split_once('/').is_some_and(|(group, _)| group == GROUP)
+        && owner
+            .api_version
+            .split_once('/')
+            .is_some_and(|(group, _)| group == GROUP)
 }

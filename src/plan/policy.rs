@@ -30,9 +30,9 @@ impl Policy {
 
     /// Whether objects of `namespace` may get credentials for `server` with the controller's identity.
     pub fn allows(&self, namespace: &str, server: &LoginServer) -> bool {
-        self.rules.iter().any(|rule| {
-            rule.namespace.matches(namespace) && rule.server.matches(server.as_str())
-        })
+        self.rules
+            .iter()
+            .any(|rule| rule.namespace.matches(namespace) && rule.server.matches(server.as_str()))
     }
 }
 
@@ -61,7 +61,11 @@ mod tests {
     fn both_halves_must_match_whole() {
         let contoso = "contoso.azurecr.io";
         assert!(allows(&[("demo", "*")], "demo", contoso));
-        assert!(allows(&[("team-*", "contoso.azurecr.io")], "team-a", contoso));
+        assert!(allows(
+            &[("team-*", "contoso.azurecr.io")],
+            "team-a",
+            contoso
+        ));
         assert!(allows(&[("x", "x"), ("*", "*.azurecr.io")], "any", contoso));
         assert!(!allows(&[], "demo", contoso));
         assert!(!allows(&[("demo", "*")], "demo2", contoso));

@@ -87,20 +87,32 @@ impl AllowedMetadata {
         let mut annotations = template.annotations.clone();
         // Their keys are compared in lower case by the API server.
         annotations.retain(|key, _| sort(key, is_key(&key.to_ascii_lowercase())));
-        Self { labels, annotations, ..allowed }
+        Self {
+            labels,
+            annotations,
+            ..allowed
+        }
     }
 }
 
 /// Whether a label or annotation is ours, whatever a spec or a forged annotation says.
 fn is_own(key: &str) -> bool {
-    key == MANAGED_BY_LABEL || key.split_once('/').is_some_and(|(domain, _)| domain == GROUP)
+    key == MANAGED_BY_LABEL
+        || key
+            .split_once('/')
+            .is_some_and(|(domain, _)| domain == GROUP)
 }
 
 /// A qualified name (kubernetes.io, "Labels and Selectors", syntax): `NAME` or `DOMAIN/NAME`.
 fn is_key(key: &str) -> bool {
-    let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    let (domain, name) = key
+        .split_once('/')
+        .map_or((None, key), |(domain, name)| (Some(domain), name));
     let is_label = |label: &str| {
-        is_name(label) && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        is_name(label)
+            && label
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     is_name(name)
         && name.len() <= MAX_NAME
@@ -117,7 +129,9 @@ fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     is_end(bytes.first())
         && is_end(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
 /// The write that makes the Secret hold just `entries`, if one is needed.
@@ -156,7 +170,9 @@ fn desired(
         if let Some(minted_for) = &entry.minted_for {
             let token = entry.token.digest().as_str().to_owned();
             let minted_for = minted_for.clone();
-            minted.registries.insert(host.clone(), MintedEntry { minted_for, token });
+            minted
+                .registries
+                .insert(host.clone(), MintedEntry { minted_for, token });
         }
     }
     let mut labels = metadata.labels.clone();
@@ -203,7 +219,9 @@ fn owner_reference(
 }
 
 fn removal(present: &Snapshot, metadata: &AllowedMetadata) -> Removal {
-    let gone = |once: &[String], wanted: &BTreeMap<String, String>, there: &BTreeMap<String, String>| {
+    let gone = |once: &[String],
+                wanted: &BTreeMap<String, String>,
+                there: &BTreeMap<String, String>| {
         once.iter()
             .filter(|key| !is_own(key) && !wanted.contains_key(*key) && there.contains_key(*key))
             .cloned()

@@ -12,9 +12,7 @@ use super::{
     Snapshot, State, entitlement, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
-use crate::credential::{
-    Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add,
-};
+use crate::credential::{Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add};
 
 /// What came of each planned mint.
 pub type Outcomes = BTreeMap<LoginServer, Result<Credential, MintError>>;
@@ -98,12 +96,7 @@ fn may_write(
     observed.refused.is_none() && !unusable && !foreign && minted && !(adoptable && worthless)
 }
 
-fn attempts(
-    observed: &Observed<'_>,
-    plan: &Plan,
-    outcomes: &Outcomes,
-    now: Timestamp,
-) -> Attempts {
+fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Timestamp) -> Attempts {
     let generation = observed.object.metadata.generation;
     let uid = observed.object.metadata.uid.as_deref().unwrap_or_default();
     let mut attempts = Attempts::new();
@@ -211,20 +204,27 @@ fn wake_at(
         plan.blocked.is_some() || observed.refused.is_some() || observed.object.spec.suspend;
     let generation = observed.object.metadata.generation;
     let of_registry = |registry: &RegistryState| {
-        let expiry = registry.lifetime.map(|lifetime| lifetime.end).filter(|end| now < *end);
+        let expiry = registry
+            .lifetime
+            .map(|lifetime| lifetime.end)
+            .filter(|end| now < *end);
         let refresh = match attempts.get(&registry.server) {
             _ if is_held || !registry.is_entitled => None,
             Some(attempt) => Some(attempt.next_at(generation)),
             // Without a lifetime, the Secret vanished since it was planned to be kept: mint at once.
-            None => Some(registry.lifetime.map_or(now, |lifetime| {
-                schedule::refresh_at(&lifetime, observed)
-            })),
+            None => Some(
+                registry
+                    .lifetime
+                    .map_or(now, |lifetime| schedule::refresh_at(&lifetime, observed)),
+            ),
         };
         [expiry, refresh]
     };
     let retry = match (&plan.blocked, &observed.refused) {
         (_, Some(_)) => Some(REFUSED * 4 / 5 + spread(uid)),
-        (Some(blocked), _) if blocked.reason == Reason::AwaitingSecretDeletion => Some(AWAIT_DELETION),
+        (Some(blocked), _) if blocked.reason == Reason::AwaitingSecretDeletion => {
+            Some(AWAIT_DELETION)
+        }
         _ => None,
     };
     registries

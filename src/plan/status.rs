@@ -91,7 +91,9 @@ fn reason(observed: &Observed<'_>, error: &MintError) -> Reason {
     match error.cause {
         Cause::NoAssertion | Cause::UnknownIdentity => Reason::InvalidIdentity,
         Cause::Federation(_) => Reason::FederationMismatch,
-        Cause::AssertionRefused | Cause::UnknownAudience | Cause::EntraRefused => Reason::EntraRefused,
+        Cause::AssertionRefused | Cause::UnknownAudience | Cause::EntraRefused => {
+            Reason::EntraRefused
+        }
         Cause::RegistryRefused if !observed.settings.audience.is_container_registry() => {
             Reason::ArmAuthenticationDisabled
         }
@@ -115,9 +117,8 @@ pub(super) fn status(
     let before = observed.object.status.clone().unwrap_or_default();
     let audience = observed.settings.audience.as_str();
     let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
-    let is_refreshed = plan.blocked.is_none()
-        && observed.refused.is_none()
-        && !observed.object.spec.suspend;
+    let is_refreshed =
+        plan.blocked.is_none() && observed.refused.is_none() && !observed.object.spec.suspend;
     let registry_statuses: Vec<RegistryStatus> = registries
         .iter()
         .map(|registry| RegistryStatus {
@@ -128,14 +129,21 @@ pub(super) fn status(
         })
         .collect();
     let ends = |registries: &[RegistryStatus]| -> Vec<_> {
-        registries.iter().map(|r| (r.server.clone(), r.expires_at.clone())).collect()
+        registries
+            .iter()
+            .map(|r| (r.server.clone(), r.expires_at.clone()))
+            .collect()
     };
     let same = ends(&before.registries) == ends(&registry_statuses);
     let steady = |at: Timestamp, before: &Option<Time>| match before {
-        Some(before) if same && at.duration_since(before.0).abs() < RESTART_TOLERANCE => before.clone(),
+        Some(before) if same && at.duration_since(before.0).abs() < RESTART_TOLERANCE => {
+            before.clone()
+        }
         _ => seconds(at),
     };
-    let refresh_at = lifetimes().map(|lifetime| schedule::refresh_at(&lifetime, observed)).min();
+    let refresh_at = lifetimes()
+        .map(|lifetime| schedule::refresh_at(&lifetime, observed))
+        .min();
     AcrCredentialStatus {
         observed_generation: observed.object.metadata.generation,
         conditions: conditions(observed, plan, registries, metadata, now),
@@ -144,7 +152,9 @@ pub(super) fn status(
             .ours(observed.object, now)
             .map(|_| observed.object.secret_name().to_owned()),
         expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
-        refresh_at: refresh_at.filter(|_| is_refreshed).map(|at| steady(at, &before.refresh_at)),
+        refresh_at: refresh_at
+            .filter(|_| is_refreshed)
+            .map(|at| steady(at, &before.refresh_at)),
         last_refresh_at: lifetimes()
             .map(|lifetime| lifetime.start)
             .max()
@@ -166,7 +176,9 @@ fn registry_reason(
     registry: &RegistryState,
     now: Timestamp,
 ) -> Reason {
-    let is_live = registry.lifetime.is_some_and(|lifetime| lifetime.is_live(now));
+    let is_live = registry
+        .lifetime
+        .is_some_and(|lifetime| lifetime.is_live(now));
     match (&registry.problem, &plan.blocked) {
         (Some((refusal, _)), _) => refusal.reason,
         (None, Some(blocked)) => blocked.reason,
@@ -201,7 +213,11 @@ fn conditions(
     };
     let problem = foremost_problem(observed, plan, registries, now);
     if is_ready(plan, registries, now) {
-        add(ConditionType::Ready, true, &issued(observed.object, metadata));
+        add(
+            ConditionType::Ready,
+            true,
+            &issued(observed.object, metadata),
+        );
         if let Some((refusal, _)) = problem {
             add(ConditionType::RefreshFailing, true, &refusal);
         }
@@ -220,7 +236,8 @@ fn conditions(
 
 /// A field that is not served is never "ready", whatever the Secret still holds.
 fn is_ready(plan: &Plan, registries: &[RegistryState], now: Timestamp) -> bool {
-    let unsupported = matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::FieldNotSupported);
+    let unsupported =
+        matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::FieldNotSupported);
     let mut lifetimes = registries.iter().map(|registry| registry.lifetime);
     !unsupported && lifetimes.all(|lifetime| lifetime.is_some_and(|l| l.is_live(now)))
 }
@@ -235,7 +252,10 @@ fn foremost_problem(
 ) -> Option<(Refusal, bool)> {
     let whole = observed.refused.as_ref().or(plan.blocked.as_ref());
     if let Some(refusal) = whole {
-        return Some((refusal.clone(), refusal.reason != Reason::AwaitingSecretDeletion));
+        return Some((
+            refusal.clone(),
+            refusal.reason != Reason::AwaitingSecretDeletion,
+        ));
     }
     let is_live = |registry: &&RegistryState| registry.lifetime.is_some_and(|l| l.is_live(now));
     let rank = |registry: &&RegistryState| {
@@ -254,16 +274,25 @@ fn issued(object: &AcrCredential, metadata: &AllowedMetadata) -> Refusal {
         let message = "nothing is minted while spec.suspend is set; the credentials work until status.expiresAt";
         (Reason::Suspended, message.to_owned())
     } else {
-        let message = format!("Secret {} holds a live credential for every registry", object.secret_name());
+        let message = format!(
+            "Secret {} holds a live credential for every registry",
+            object.secret_name()
+        );
         (Reason::Issued, message)
     };
     for (keys, why) in [
-        (&metadata.not_allowed, "--secret-metadata-prefixes does not allow it"),
+        (
+            &metadata.not_allowed,
+            "--secret-metadata-prefixes does not allow it",
+        ),
         (&metadata.invalid, "it is no valid label or annotation"),
     ] {
         if !keys.is_empty() {
             let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
-            message.push_str(&format!("; left out, since {why}: {}", keys.join(", ")));
+            message.push_str("; left out, since ");
+            message.push_str(why);
+            message.push_str(": ");
+            message.push_str(&keys.join(", "));
         }
     }
     Refusal { reason, message }
@@ -278,7 +307,8 @@ fn pending(suspended: bool) -> Refusal {
     if suspended {
         Refusal {
             reason: Reason::Suspended,
-            message: "nothing is minted while spec.suspend is set, and no live credential is there".to_owned(),
+            message: "nothing is minted while spec.suspend is set, and no live credential is there"
+                .to_owned(),
         }
     } else {
         Refusal {
@@ -307,7 +337,10 @@ fn condition(
         reason: refusal.reason.to_string(),
         message: refusal.message.clone(),
         observed_generation: object.metadata.generation,
-        last_transition_time: before.map_or_else(|| seconds(now), |before| before.last_transition_time.clone()),
+        last_transition_time: before.map_or_else(
+            || seconds(now),
+            |before| before.last_transition_time.clone(),
+        ),
     }
 }
 
@@ -317,17 +350,25 @@ fn seconds(at: Timestamp) -> Time {
 }
 
 /// An event for a trouble that the status did not name before. Success and rotation are silent.
-pub(super) fn note(before: Option<&AcrCredentialStatus>, after: &AcrCredentialStatus) -> Option<Note> {
+pub(super) fn note(
+    before: Option<&AcrCredentialStatus>,
+    after: &AcrCredentialStatus,
+) -> Option<Note> {
     let trouble = |status: &AcrCredentialStatus| {
         let of_type = |kind: ConditionType, value: &str| {
             let mut conditions = status.conditions.iter();
-            conditions.find(|c| c.type_ == kind.as_str() && c.status == value).cloned()
+            conditions
+                .find(|c| c.type_ == kind.as_str() && c.status == value)
+                .cloned()
         };
-        of_type(ConditionType::RefreshFailing, "True").or_else(|| of_type(ConditionType::Ready, "False"))
+        of_type(ConditionType::RefreshFailing, "True")
+            .or_else(|| of_type(ConditionType::Ready, "False"))
     };
     let silent = [Reason::Progressing.as_str(), Reason::Suspended.as_str()];
     let now = trouble(after).filter(|condition| !silent.contains(&condition.reason.as_str()))?;
-    let known = before.and_then(trouble).is_some_and(|before| before.reason == now.reason && before.type_ == now.type_);
+    let known = before
+        .and_then(trouble)
+        .is_some_and(|before| before.reason == now.reason && before.type_ == now.type_);
     (!known).then_some(Note {
         reason: now.reason,
         message: now.message,
@@ -336,7 +377,10 @@ pub(super) fn note(before: Option<&AcrCredentialStatus>, after: &AcrCredentialSt
 
 pub(super) fn state(object: &AcrCredential, status: &AcrCredentialStatus) -> State {
     let has = |kind: ConditionType, value: &str| {
-        status.conditions.iter().any(|c| c.type_ == kind.as_str() && c.status == value)
+        status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == kind.as_str() && c.status == value)
     };
     if object.spec.suspend {
         State::Suspended

@@ -17,7 +17,14 @@ const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 const CALLS: usize = 20;
 
 fn status(status: u16, body: BodyKind) -> Kind {
-    Kind::Status { status, body, code: None, text: None, reason: None, retry_after: None }
+    Kind::Status {
+        status,
+        body,
+        code: None,
+        text: None,
+        reason: None,
+        retry_after: None,
+    }
 }
 
 async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
@@ -34,36 +41,73 @@ async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
         Endpoint::Login => Match::tenant(&scene.tenant_id),
         _ => Match::registry(&contoso.server),
     };
-    let fault = scene.emulator.add_fault(Fault::new(endpoint, matching, kind));
+    let fault = scene
+        .emulator
+        .add_fault(Fault::new(endpoint, matching, kind));
     // Both tokens are due by then: an app's Entra token lives an hour to an hour and a half.
     scene.advance(SignedDuration::from_mins(100));
-    let object = objects.has("acr", "RefreshFailing", "True", reason).await.context(name.clone())?;
-    assert_eq!(condition(&object, "Ready").map(|c| c.status.as_str()), Some("True"), "{name}");
+    let object = objects
+        .has("acr", "RefreshFailing", "True", reason)
+        .await
+        .context(name.clone())?;
+    assert_eq!(
+        condition(&object, "Ready").map(|c| c.status.as_str()),
+        Some("True"),
+        "{name}"
+    );
     let before = scene.journal(endpoint).len();
     for _ in 0..10 {
         scene.advance(MINUTE);
-        objects.has("acr", "RefreshFailing", "True", reason).await.context(name.clone())?;
+        objects
+            .has("acr", "RefreshFailing", "True", reason)
+            .await
+            .context(name.clone())?;
     }
     let calls = scene.journal(endpoint).len() - before;
     assert!(calls <= CALLS, "{name}: {calls} calls");
-    assert_eq!(objects.token("acr", &contoso).await?.as_ref(), Some(&token), "{name}");
+    assert_eq!(
+        objects.token("acr", &contoso).await?.as_ref(),
+        Some(&token),
+        "{name}"
+    );
     let written = scene.calls().await?;
     let statuses = written.writes().on("acrcredentials/status").len();
-    assert!(statuses <= 3, "{name}: equal failures are one status write, not {statuses}");
-    assert!(written.writes().len() - writes <= 3, "{name}: {}", written.writes());
+    assert!(
+        statuses <= 3,
+        "{name}: equal failures are one status write, not {statuses}"
+    );
+    assert!(
+        written.writes().len() - writes <= 3,
+        "{name}: {}",
+        written.writes()
+    );
 
     scene.emulator.remove_fault(fault);
     // What somebody must mend is looked at every ten minutes, all else every minute.
-    let step = if reason == "EntraRefused" { 13 * MINUTE } else { SignedDuration::from_secs(80) };
+    let step = if reason == "EntraRefused" {
+        13 * MINUTE
+    } else {
+        SignedDuration::from_secs(80)
+    };
     scene.advance(step);
-    objects.another_token("acr", &contoso, &token).await.context(name.clone())?;
+    objects
+        .another_token("acr", &contoso, &token)
+        .await
+        .context(name.clone())?;
     let object = objects.ready("acr").await.context(name.clone())?;
-    let healed = |object: &acrcred::api::AcrCredential| condition(object, "RefreshFailing").is_none();
+    let healed =
+        |object: &acrcred::api::AcrCredential| condition(object, "RefreshFailing").is_none();
     if !healed(&object) {
-        objects.status("acr", "RefreshFailing is over", healed).await.context(name.clone())?;
+        objects
+            .status("acr", "RefreshFailing is over", healed)
+            .await
+            .context(name.clone())?;
     }
     let connects = scene.emulator.connects();
-    assert!(!connects.iter().any(|connect| connect.host == CANARY), "{name}: a redirect was followed");
+    assert!(
+        !connects.iter().any(|connect| connect.host == CANARY),
+        "{name}: a redirect was followed"
+    );
     Ok(())
 }
 
@@ -77,23 +121,75 @@ fn survive(cases: Vec<Case>) {
 #[test]
 fn error_answers() {
     survive(vec![
-        (Endpoint::Login, status(503, BodyKind::Html), "UpstreamUnavailable"),
-        (Endpoint::Login, status(500, BodyKind::Native), "UpstreamUnavailable"),
-        (Endpoint::Login, status(400, BodyKind::Empty), "EntraRefused"),
-        (Endpoint::Exchange, status(503, BodyKind::Html), "UpstreamUnavailable"),
-        (Endpoint::Exchange, status(401, BodyKind::Echo), "RegistryRefused"),
-        (Endpoint::Exchange, status(403, BodyKind::Native), "RegistryRefused"),
-        (Endpoint::Exchange, status(404, BodyKind::Text), "MalformedAnswer"),
+        (
+            Endpoint::Login,
+            status(503, BodyKind::Html),
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Login,
+            status(500, BodyKind::Native),
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Login,
+            status(400, BodyKind::Empty),
+            "EntraRefused",
+        ),
+        (
+            Endpoint::Exchange,
+            status(503, BodyKind::Html),
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Exchange,
+            status(401, BodyKind::Echo),
+            "RegistryRefused",
+        ),
+        (
+            Endpoint::Exchange,
+            status(403, BodyKind::Native),
+            "RegistryRefused",
+        ),
+        (
+            Endpoint::Exchange,
+            status(404, BodyKind::Text),
+            "MalformedAnswer",
+        ),
     ]);
 }
 
 #[test]
 fn broken_connections() {
     survive(vec![
-        (Endpoint::Login, Kind::Reset { after_headers: false }, "UpstreamUnavailable"),
-        (Endpoint::Login, Kind::Reset { after_headers: true }, "UpstreamUnavailable"),
-        (Endpoint::Exchange, Kind::Reset { after_headers: false }, "UpstreamUnavailable"),
-        (Endpoint::Exchange, Kind::Reset { after_headers: true }, "UpstreamUnavailable"),
+        (
+            Endpoint::Login,
+            Kind::Reset {
+                after_headers: false,
+            },
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Login,
+            Kind::Reset {
+                after_headers: true,
+            },
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Exchange,
+            Kind::Reset {
+                after_headers: false,
+            },
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Exchange,
+            Kind::Reset {
+                after_headers: true,
+            },
+            "UpstreamUnavailable",
+        ),
     ]);
 }
 
@@ -101,17 +197,40 @@ fn broken_connections() {
 fn answers_that_are_not_what_the_protocol_says() {
     let spoilt = |how| Kind::Malformed { how };
     let huge = || Kind::Huge { bytes: 11 << 20 };
-    let redirect = |status| Kind::Redirect { status, location: format!("https://{CANARY}/leak") };
+    let redirect = |status| Kind::Redirect {
+        status,
+        location: format!("https://{CANARY}/leak"),
+    };
     survive(vec![
         (Endpoint::Login, spoilt(Spoil::Truncated), "MalformedAnswer"),
         (Endpoint::Login, spoilt(Spoil::Array), "MalformedAnswer"),
-        (Endpoint::Login, spoilt(Spoil::MissingToken), "MalformedAnswer"),
-        (Endpoint::Login, spoilt(Spoil::ExpiresAsText), "MalformedAnswer"),
+        (
+            Endpoint::Login,
+            spoilt(Spoil::MissingToken),
+            "MalformedAnswer",
+        ),
+        (
+            Endpoint::Login,
+            spoilt(Spoil::ExpiresAsText),
+            "MalformedAnswer",
+        ),
         (Endpoint::Login, huge(), "MalformedAnswer"),
         (Endpoint::Login, redirect(307), "MalformedAnswer"),
-        (Endpoint::Exchange, spoilt(Spoil::Truncated), "MalformedAnswer"),
-        (Endpoint::Exchange, spoilt(Spoil::EmptyToken), "MalformedAnswer"),
-        (Endpoint::Exchange, spoilt(Spoil::TokenAsNumber), "MalformedAnswer"),
+        (
+            Endpoint::Exchange,
+            spoilt(Spoil::Truncated),
+            "MalformedAnswer",
+        ),
+        (
+            Endpoint::Exchange,
+            spoilt(Spoil::EmptyToken),
+            "MalformedAnswer",
+        ),
+        (
+            Endpoint::Exchange,
+            spoilt(Spoil::TokenAsNumber),
+            "MalformedAnswer",
+        ),
         (Endpoint::Exchange, spoilt(Spoil::NotJwt), "MalformedAnswer"),
         (Endpoint::Exchange, spoilt(Spoil::NoExp), "MalformedAnswer"),
         (Endpoint::Exchange, huge(), "MalformedAnswer"),

@@ -29,9 +29,14 @@ fn no_request_leaves_for_a_hostile_host() {
         for (number, host) in FOREIGN.iter().enumerate() {
             let name = format!("hostile-{number}");
             objects.create(&object(&name, host)).await?;
-            objects.has(&name, "Stalled", "True", "RegistryNotAllowed").await?;
+            objects
+                .has(&name, "Stalled", "True", "RegistryNotAllowed")
+                .await?;
             let connects = scene.emulator.connects();
-            assert!(!connects.iter().any(|connect| connect.host == *host), "{host}");
+            assert!(
+                !connects.iter().any(|connect| connect.host == *host),
+                "{host}"
+            );
         }
         assert_eq!(scene.upstream_calls(), (0, 0));
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
@@ -45,7 +50,10 @@ fn the_schema_refuses_what_is_no_host_before_anybody_sees_it() {
     run(async {
         let scene = Scene::new("no-host").await?;
         let objects = scene.objects();
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         for host in [
             "x.azurecr.io@evil",
             "https://x.azurecr.io/",
@@ -56,10 +64,19 @@ fn the_schema_refuses_what_is_no_host_before_anybody_sees_it() {
             "x.azurecr.io/team",
             "cont\u{3bf}so.azurecr.io",
         ] {
-            let refused = objects.credentials.create(&dry_run, &object("acr", host)).await;
-            assert!(matches!(refused, Err(kube::Error::Api(status)) if status.code == 422), "{host}");
+            let refused = objects
+                .credentials
+                .create(&dry_run, &object("acr", host))
+                .await;
+            assert!(
+                matches!(refused, Err(kube::Error::Api(status)) if status.code == 422),
+                "{host}"
+            );
         }
-        objects.credentials.create(&dry_run, &object("acr", "x.azurecr.io")).await?;
+        objects
+            .credentials
+            .create(&dry_run, &object("acr", "x.azurecr.io"))
+            .await?;
         Ok(())
     });
 }

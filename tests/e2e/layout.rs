@@ -10,19 +10,34 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("process", &[]),
     ("azure", &["credential", "process"]),
     ("plan", &["api", "credential"]),
-    ("controller", &["api", "azure", "credential", "plan", "process"]),
+    (
+        "controller",
+        &["api", "azure", "credential", "plan", "process"],
+    ),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let entries = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path());
     entries
-        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .flat_map(|path| {
+            if path.is_dir() {
+                sources(&path)
+            } else {
+                vec![path]
+            }
+        })
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .collect()
 }
 
 fn imports(source: &str) -> Vec<String> {
-    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let name = |rest: &str| {
+        rest.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
+    };
     source.split("crate::").skip(1).map(name).collect()
 }
 
@@ -46,8 +61,19 @@ fn plan_has_no_clock_no_client_and_no_async() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan");
     for path in sources(&src) {
         let source = fs::read_to_string(&path).expect("a file");
-        for word in ["async fn", ".await", "Timestamp::now", "SystemTime", "Client", "tokio::"] {
-            assert!(!source.contains(word) || word == "Client" && source.contains("ClientId"), "{}: {word}", path.display());
+        for word in [
+            "async fn",
+            ".await",
+            "Timestamp::now",
+            "SystemTime",
+            "Client",
+            "tokio::",
+        ] {
+            assert!(
+                !source.contains(word) || word == "Client" && source.contains("ClientId"),
+                "{}: {word}",
+                path.display()
+            );
         }
     }
 }
@@ -55,7 +81,10 @@ fn plan_has_no_clock_no_client_and_no_async() {
 #[test]
 fn no_file_grows_beyond_reading() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for path in sources(&root.join("src")).into_iter().chain(sources(&root.join("tests"))) {
+    for path in sources(&root.join("src"))
+        .into_iter()
+        .chain(sources(&root.join("tests")))
+    {
         let lines = fs::read_to_string(&path).expect("a file").lines().count();
         assert!(lines <= 420, "{}: {lines} lines", path.display());
     }

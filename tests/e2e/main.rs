@@ -3,10 +3,12 @@
 //! client id and registries, and runs an acrcred of its own.
 
 mod clouds;
+mod distrust;
 mod faults;
 mod harness;
 mod hosts;
 mod layout;
+mod lifetimes;
 mod manifests;
 mod ownership;
 mod policy;

@@ -7,7 +7,8 @@ use acrcred::api::{Reason, custom_resource_definitions};
 
 use crate::harness::{Scene, config, run};
 
-const CRD_HEADER: &str = "# Generated from src/api; written anew by: UPDATE=1 cargo test --test e2e manifests\n";
+const CRD_HEADER: &str =
+    "# Generated from src/api; written anew by: UPDATE=1 cargo test --test e2e manifests\n";
 
 #[test]
 fn the_crd_is_the_one_of_the_code() {
@@ -15,7 +16,10 @@ fn the_crd_is_the_one_of_the_code() {
         .iter()
         .map(|crd| serde_saphyr::to_string(crd).expect("YAML"))
         .collect();
-    assert_same(&config("crd/acrcred.dev_acrcredentials.yaml"), &format!("{CRD_HEADER}{}", crds.join("---\n")));
+    assert_same(
+        &config("crd/acrcred.dev_acrcredentials.yaml"),
+        &format!("{CRD_HEADER}{}", crds.join("---\n")),
+    );
 }
 
 fn assert_same(path: &Path, generated: &str) {
@@ -23,7 +27,11 @@ fn assert_same(path: &Path, generated: &str) {
         fs::write(path, generated).expect("a writable checkout");
     }
     let committed = fs::read_to_string(path).unwrap_or_default();
-    assert!(committed == generated, "{} is not what the code says; run with UPDATE=1", path.display());
+    assert!(
+        committed == generated,
+        "{} is not what the code says; run with UPDATE=1",
+        path.display()
+    );
 }
 
 #[test]
@@ -31,10 +39,15 @@ fn every_reason_is_documented_with_cause_and_remedy() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
     let page = fs::read_to_string(page).expect("docs/errors.md");
     for reason in Reason::ALL {
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{reason}` |")));
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{reason}` |")));
         let row = row.unwrap_or_else(|| panic!("docs/errors.md has no row for {reason}"));
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        assert!(
+            cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()),
+            "{row}"
+        );
     }
 }
 
@@ -44,17 +57,30 @@ fn the_samples_are_taken_by_the_api_server() {
         let scene = Scene::new("samples").await?;
         let kubectl = || {
             let mut kubectl = scene.control_plane.kubectl();
-            kubectl.args(["create", "--dry-run=server", "--namespace", &scene.namespace]);
+            kubectl.args([
+                "create",
+                "--dry-run=server",
+                "--namespace",
+                &scene.namespace,
+            ]);
             kubectl
         };
         let samples = config("samples");
         for sample in fs::read_dir(&samples)? {
             let path = sample?.path();
-            let text = fs::read_to_string(&path)?.replace("namespace: demo", &format!("namespace: {}", scene.namespace));
+            let text = fs::read_to_string(&path)?.replace(
+                "namespace: demo",
+                &format!("namespace: {}", scene.namespace),
+            );
             let copy = scene.dir.path().join("sample.yaml");
             fs::write(&copy, text)?;
             let output = kubectl().arg("--filename").arg(&copy).output().await?;
-            assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                path.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     });
@@ -66,14 +92,36 @@ fn kubectl_get_shows_what_an_operator_looks_for() {
         let scene = Scene::new("columns").await?;
         let contoso = scene.registry("contoso").await?;
         let _acrcred = scene.start().await?;
-        let object = scene.objects().create_ready(&crate::harness::manifest("acr", &[&contoso])).await?;
+        let object = scene
+            .objects()
+            .create_ready(&crate::harness::manifest("acr", &[&contoso]))
+            .await?;
         let mut kubectl = scene.control_plane.kubectl();
-        let output = kubectl.args(["get", "acrcred", "--namespace", &scene.namespace]).output().await?;
+        let output = kubectl
+            .args(["get", "acrcred", "--namespace", &scene.namespace])
+            .output()
+            .await?;
         let text = String::from_utf8(output.stdout)?;
-        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(rows[0], ["NAME", "REGISTRY", "SECRET", "READY", "REASON", "EXPIRES", "AGE"]);
-        let expires = object.status.and_then(|status| status.expires_at).expect("an expiry").0.to_string();
-        assert_eq!(rows[1][..6], ["acr", &contoso.server, "acr", "True", "Issued", &expires]);
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            rows[0],
+            [
+                "NAME", "REGISTRY", "SECRET", "READY", "REASON", "EXPIRES", "AGE"
+            ]
+        );
+        let expires = object
+            .status
+            .and_then(|status| status.expires_at)
+            .expect("an expiry")
+            .0
+            .to_string();
+        assert_eq!(
+            rows[1][..6],
+            ["acr", &contoso.server, "acr", "True", "Issued", &expires]
+        );
         Ok(())
     });
 }

@@ -23,19 +23,30 @@ fn foreign_secret(name: &str) -> Secret {
 
 async fn patch(objects: &Objects, name: &str, change: Value) -> Result<Secret> {
     let patch = Patch::Merge(change);
-    Ok(objects.secrets.patch(name, &PatchParams::default(), &patch).await?)
+    Ok(objects
+        .secrets
+        .patch(name, &PatchParams::default(), &patch)
+        .await?)
 }
 
 /// Everything that a write by anybody would change.
 fn fingerprint(secret: &Secret) -> Value {
-    json!([secret.metadata.uid, secret.metadata.resource_version, secret.metadata.managed_fields, secret.data])
+    json!([
+        secret.metadata.uid,
+        secret.metadata.resource_version,
+        secret.metadata.managed_fields,
+        secret.data
+    ])
 }
 
 async fn served(name: &str) -> Result<(Scene, TestRegistry, crate::harness::Acrcred)> {
     let scene = Scene::new(name).await?;
     let contoso = scene.registry("contoso").await?;
     let acrcred = scene.start().await?;
-    scene.objects().create_ready(&manifest("acr", &[&contoso])).await?;
+    scene
+        .objects()
+        .create_ready(&manifest("acr", &[&contoso]))
+        .await?;
     Ok((scene, contoso, acrcred))
 }
 
@@ -45,15 +56,26 @@ fn a_foreign_secret_of_the_same_name_is_reported_and_left_alone() {
         let scene = Scene::new("foreign").await?;
         let contoso = scene.registry("contoso").await?;
         let objects = scene.objects();
-        let before = objects.secrets.create(&PostParams::default(), &foreign_secret("acr")).await?;
+        let before = objects
+            .secrets
+            .create(&PostParams::default(), &foreign_secret("acr"))
+            .await?;
         let _acrcred = scene.start().await?;
         objects.create(&manifest("acr", &[&contoso])).await?;
-        let object = objects.has("acr", "Stalled", "True", "SecretNotOwned").await?;
+        let object = objects
+            .has("acr", "Stalled", "True", "SecretNotOwned")
+            .await?;
         let message = &condition(&object, "Ready").context("a condition")?.message;
         assert!(message.contains("acrcred.dev/adopt=acr"), "{message}");
-        assert_eq!(fingerprint(&objects.secret("acr").await?), fingerprint(&before));
+        assert_eq!(
+            fingerprint(&objects.secret("acr").await?),
+            fingerprint(&before)
+        );
         // Gone by its user's hand: now the name is free.
-        objects.secrets.delete("acr", &DeleteParams::default()).await?;
+        objects
+            .secrets
+            .delete("acr", &DeleteParams::default())
+            .await?;
         scene.clock.advance(SWEEP);
         objects.ready("acr").await?;
         Ok(())
@@ -67,30 +89,55 @@ fn a_foreign_secret_that_appears_while_minting_is_not_seized() {
         let contoso = scene.registry("contoso").await?;
         let _acrcred = scene.start().await?;
         let objects = scene.objects();
-        let slow = Kind::Slow { headers_ms: 2_000, body_ms: 0 };
-        scene.emulator.add_fault(Fault::new(Endpoint::Exchange, Match::registry(&contoso.server), slow).times(1));
+        let slow = Kind::Slow {
+            headers_ms: 2_000,
+            body_ms: 0,
+        };
+        scene.emulator.add_fault(
+            Fault::new(Endpoint::Exchange, Match::registry(&contoso.server), slow).times(1),
+        );
         objects.create(&manifest("acr", &[&contoso])).await?;
         soon("the mint has begun", async || {
-            if scene.connects_to(&contoso.server) > 0 && scene.upstream_calls().0 == 1 { Ok(()) } else { Err("not yet".into()) }
+            if scene.connects_to(&contoso.server) > 0 && scene.upstream_calls().0 == 1 {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
         })
         .await?;
-        let before = objects.secrets.create(&PostParams::default(), &foreign_secret("acr")).await?;
-        objects.has("acr", "Stalled", "True", "SecretNotOwned").await?;
-        assert_eq!(fingerprint(&objects.secret("acr").await?), fingerprint(&before));
+        let before = objects
+            .secrets
+            .create(&PostParams::default(), &foreign_secret("acr"))
+            .await?;
+        objects
+            .has("acr", "Stalled", "True", "SecretNotOwned")
+            .await?;
+        assert_eq!(
+            fingerprint(&objects.secret("acr").await?),
+            fingerprint(&before)
+        );
 
         // Nor does it go with our object, while a Secret of ours does.
         objects.create_ready(&manifest("ours", &[&contoso])).await?;
         objects.delete("acr").await?;
         objects.delete("ours").await?;
         gone(&objects, "ours").await?;
-        assert_eq!(fingerprint(&objects.secret("acr").await?), fingerprint(&before));
+        assert_eq!(
+            fingerprint(&objects.secret("acr").await?),
+            fingerprint(&before)
+        );
         Ok(())
     });
 }
 
 async fn gone(objects: &Objects, secret: &str) -> Result<()> {
     soon("the Secret is collected", async || {
-        match objects.secrets.get_opt(secret).await.map_err(|error| error.to_string())? {
+        match objects
+            .secrets
+            .get_opt(secret)
+            .await
+            .map_err(|error| error.to_string())?
+        {
             None => Ok(()),
             Some(_) => Err("still there".to_owned()),
         }
@@ -103,12 +150,23 @@ fn a_secret_that_was_replaced_between_rotations_is_not_seized() {
     run(async {
         let (scene, _contoso, _acrcred) = served("replaced").await?;
         let objects = scene.objects();
-        objects.secrets.delete("acr", &DeleteParams::default()).await?;
-        let before = objects.secrets.create(&PostParams::default(), &foreign_secret("acr")).await?;
+        objects
+            .secrets
+            .delete("acr", &DeleteParams::default())
+            .await?;
+        let before = objects
+            .secrets
+            .create(&PostParams::default(), &foreign_secret("acr"))
+            .await?;
         // acrcred still believes in the Secret that it wrote, and comes to rotate it.
         scene.clock.advance(SignedDuration::from_mins(95));
-        objects.has("acr", "Stalled", "True", "SecretNotOwned").await?;
-        assert_eq!(fingerprint(&objects.secret("acr").await?), fingerprint(&before));
+        objects
+            .has("acr", "Stalled", "True", "SecretNotOwned")
+            .await?;
+        assert_eq!(
+            fingerprint(&objects.secret("acr").await?),
+            fingerprint(&before)
+        );
         Ok(())
     });
 }
@@ -127,21 +185,40 @@ fn either_lost_half_of_the_mark_is_repaired_and_both_are_not_ours() {
             patch(&objects, "acr", half.clone()).await?;
             scene.clock.advance(SWEEP);
             soon("the mark is whole again", async || {
-                let metadata = objects.secret("acr").await.map_err(|e| e.to_string())?.metadata;
-                let annotated = metadata.annotations.is_some_and(|a| a.contains_key("acrcred.dev/owner-uid"));
-                if annotated && metadata.owner_references.is_some() { Ok(()) } else { Err(half.to_string()) }
+                let metadata = objects
+                    .secret("acr")
+                    .await
+                    .map_err(|e| e.to_string())?
+                    .metadata;
+                let annotated = metadata
+                    .annotations
+                    .is_some_and(|a| a.contains_key("acrcred.dev/owner-uid"));
+                if annotated && metadata.owner_references.is_some() {
+                    Ok(())
+                } else {
+                    Err(half.to_string())
+                }
             })
             .await?;
         }
-        assert_eq!(objects.token("acr", &contoso).await?, token, "nothing was minted anew");
+        assert_eq!(
+            objects.token("acr", &contoso).await?,
+            token,
+            "nothing was minted anew"
+        );
         assert_eq!(scene.upstream_calls(), (1, 1));
         for half in &lost {
             patch(&objects, "acr", half.clone()).await?;
         }
         let before = objects.secret("acr").await?;
         scene.clock.advance(SWEEP);
-        objects.has("acr", "Stalled", "True", "SecretNotOwned").await?;
-        assert_eq!(fingerprint(&objects.secret("acr").await?), fingerprint(&before));
+        objects
+            .has("acr", "Stalled", "True", "SecretNotOwned")
+            .await?;
+        assert_eq!(
+            fingerprint(&objects.secret("acr").await?),
+            fingerprint(&before)
+        );
         Ok(())
     });
 }
@@ -158,7 +235,11 @@ fn a_re_created_object_is_served_once_the_old_secret_is_collected() {
             objects.create_ready(&manifest("acr", &[&contoso])).await?;
         }
         assert_ne!(objects.secret("acr").await?.metadata.uid, old);
-        assert_eq!(scene.upstream_calls(), (1, 1), "a young token serves the new object");
+        assert_eq!(
+            scene.upstream_calls(),
+            (1, 1),
+            "a young token serves the new object"
+        );
         Ok(())
     });
 }
@@ -178,19 +259,34 @@ fn a_secret_is_taken_over_only_where_its_user_says_so() {
             }))
             .expect("a Secret")
         };
-        let handed = objects.secrets.create(&PostParams::default(), &secret("handed", "handed")).await?;
-        let other = objects.secrets.create(&PostParams::default(), &secret("other", "handed")).await?;
+        let handed = objects
+            .secrets
+            .create(&PostParams::default(), &secret("handed", "handed"))
+            .await?;
+        let other = objects
+            .secrets
+            .create(&PostParams::default(), &secret("other", "handed"))
+            .await?;
         objects.create(&manifest("other", &[&contoso])).await?;
-        objects.create_ready(&manifest("handed", &[&contoso])).await?;
-        objects.has("other", "Stalled", "True", "SecretNotOwned").await?;
-        assert_eq!(fingerprint(&objects.secret("other").await?), fingerprint(&other));
+        objects
+            .create_ready(&manifest("handed", &[&contoso]))
+            .await?;
+        objects
+            .has("other", "Stalled", "True", "SecretNotOwned")
+            .await?;
+        assert_eq!(
+            fingerprint(&objects.secret("other").await?),
+            fingerprint(&other)
+        );
 
         let adopted = objects.secret("handed").await?;
         assert_eq!(adopted.metadata.uid, handed.metadata.uid);
         let payload = String::from_utf8(objects.docker_config("handed").await?)?;
         assert!(payload.contains(&contoso.server) && !payload.contains("old.example"));
         let crane = scene.crane(payload.as_bytes())?;
-        crane.pull(&format!("{}/team/app:v1", contoso.server)).await?;
+        crane
+            .pull(&format!("{}/team/app:v1", contoso.server))
+            .await?;
         Ok(())
     });
 }
@@ -202,18 +298,31 @@ fn an_immutable_secret_and_one_of_another_type_are_named() {
         let objects = scene.objects();
         patch(&objects, "acr", json!({"immutable": true})).await?;
         scene.clock.advance(SignedDuration::from_mins(95));
-        let object = objects.has("acr", "RefreshFailing", "True", "SecretImmutable").await?;
-        assert_eq!(condition(&object, "Ready").map(|c| c.status.as_str()), Some("True"));
+        let object = objects
+            .has("acr", "RefreshFailing", "True", "SecretImmutable")
+            .await?;
+        assert_eq!(
+            condition(&object, "Ready").map(|c| c.status.as_str()),
+            Some("True")
+        );
 
         let owner = objects.create(&manifest("typed", &[&contoso])).await?;
         objects.ready("typed").await?;
-        objects.secrets.delete("typed", &DeleteParams::default()).await?;
+        objects
+            .secrets
+            .delete("typed", &DeleteParams::default())
+            .await?;
         let mut opaque = foreign_secret("typed");
         let uid = owner.metadata.uid.unwrap_or_default();
         opaque.metadata.annotations = Some([("acrcred.dev/owner-uid".to_owned(), uid)].into());
-        objects.secrets.create(&PostParams::default(), &opaque).await?;
+        objects
+            .secrets
+            .create(&PostParams::default(), &opaque)
+            .await?;
         scene.clock.advance(SWEEP);
-        objects.has("typed", "Stalled", "True", "SecretTypeMismatch").await?;
+        objects
+            .has("typed", "Stalled", "True", "SecretTypeMismatch")
+            .await?;
         Ok(())
     });
 }
@@ -228,24 +337,43 @@ fn what_somebody_edited_is_put_right_by_the_sweep() {
             &contoso.server: {"username": "u", "password": "p", "auth": "dTpw"},
             "evil.example": {"username": "u", "password": "p", "auth": "dTpw"},
         }});
-        patch(&objects, "acr", json!({"stringData": {".dockerconfigjson": forged.to_string()}})).await?;
+        patch(
+            &objects,
+            "acr",
+            json!({"stringData": {".dockerconfigjson": forged.to_string()}}),
+        )
+        .await?;
         scene.clock.advance(SWEEP);
         soon("the payload is ours again", async || {
-            let payload = objects.docker_config("acr").await.map_err(|e| e.to_string())?;
+            let payload = objects
+                .docker_config("acr")
+                .await
+                .map_err(|e| e.to_string())?;
             let text = String::from_utf8_lossy(&payload).into_owned();
             let right = !text.contains("evil.example") && !text.contains("dTpw");
-            if right && text.contains(&contoso.server) { Ok(()) } else { Err("not yet".to_owned()) }
+            if right && text.contains(&contoso.server) {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
         })
         .await?;
         assert_eq!(objects.secret("acr").await?.metadata.uid, uid);
         let crane = scene.crane(&objects.docker_config("acr").await?)?;
-        crane.pull(&format!("{}/team/app:v1", contoso.server)).await?;
+        crane
+            .pull(&format!("{}/team/app:v1", contoso.server))
+            .await?;
 
-        objects.secrets.delete("acr", &DeleteParams::default()).await?;
+        objects
+            .secrets
+            .delete("acr", &DeleteParams::default())
+            .await?;
         scene.clock.advance(SWEEP);
-        soon("the Secret is back", async || match objects.secrets.get_opt("acr").await {
-            Ok(Some(_)) => Ok(()),
-            other => Err(format!("{:?}", other.map(|_| ()))),
+        soon("the Secret is back", async || {
+            match objects.secrets.get_opt("acr").await {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("{:?}", other.map(|_| ()))),
+            }
         })
         .await?;
         Ok(())
@@ -266,21 +394,43 @@ fn labels_follow_the_spec_within_what_the_operator_allows() {
             "labels": {"team.example/a": "1", "team.example/b": "2", "argocd.argoproj.io/instance": "x"},
         }))?);
         objects.create_ready(&object).await?;
-        let labels = objects.secret("acr").await?.metadata.labels.unwrap_or_default();
+        let labels = objects
+            .secret("acr")
+            .await?
+            .metadata
+            .labels
+            .unwrap_or_default();
         assert!(labels.contains_key("team.example/a") && labels.contains_key("team.example/b"));
-        assert!(!labels.contains_key("argocd.argoproj.io/instance"), "{labels:?}");
+        assert!(
+            !labels.contains_key("argocd.argoproj.io/instance"),
+            "{labels:?}"
+        );
 
         // Somebody else's label stays, one that the spec no longer asks for goes.
-        patch(&objects, "acr", json!({"metadata": {"labels": {"mine": "yes"}}})).await?;
+        patch(
+            &objects,
+            "acr",
+            json!({"metadata": {"labels": {"mine": "yes"}}}),
+        )
+        .await?;
         let change = json!({"spec": {"secret": {"labels": {"team.example/b": null}}}});
         objects.change("acr", change).await?;
         soon("the label is gone", async || {
-            let labels = objects.secret("acr").await.map_err(|e| e.to_string())?.metadata.labels;
+            let labels = objects
+                .secret("acr")
+                .await
+                .map_err(|e| e.to_string())?
+                .metadata
+                .labels;
             let labels = labels.unwrap_or_default();
             let right = !labels.contains_key("team.example/b")
                 && labels.contains_key("team.example/a")
                 && labels.contains_key("mine");
-            if right { Ok(()) } else { Err(format!("{labels:?}")) }
+            if right {
+                Ok(())
+            } else {
+                Err(format!("{labels:?}"))
+            }
         })
         .await?;
         assert_eq!(scene.upstream_calls(), (1, 1), "a label mints nothing");

@@ -18,17 +18,24 @@ fn a_namespace_that_the_policy_does_not_name_gets_nothing_and_nothing_is_asked()
 
         // With a cold cache.
         outside.create(&manifest("acr", &[&contoso])).await?;
-        let object = outside.has("acr", "Ready", "False", "ControllerIdentityNotAllowed").await?;
+        let object = outside
+            .has("acr", "Ready", "False", "ControllerIdentityNotAllowed")
+            .await?;
         assert!(condition(&object, "Stalled").is_some());
         assert_eq!(scene.upstream_calls(), (0, 0));
         assert_eq!(scene.connects_to(&contoso.server), connects);
         assert!(outside.secrets.get_opt("acr").await?.is_none());
 
         // With a hot one, which the positive control heats.
-        scene.objects().create_ready(&manifest("acr", &[&contoso])).await?;
+        scene
+            .objects()
+            .create_ready(&manifest("acr", &[&contoso]))
+            .await?;
         assert_eq!(scene.upstream_calls(), (1, 1));
         outside.create(&manifest("late", &[&contoso])).await?;
-        outside.has("late", "Ready", "False", "ControllerIdentityNotAllowed").await?;
+        outside
+            .has("late", "Ready", "False", "ControllerIdentityNotAllowed")
+            .await?;
         assert!(outside.secrets.get_opt("late").await?.is_none());
         assert_eq!(scene.upstream_calls(), (1, 1));
         Ok(())
@@ -45,19 +52,30 @@ fn a_refusal_is_told_by_one_event() {
         let _acrcred = scene.start_tuned(tuning).await?;
         let objects = scene.objects();
         objects.create(&manifest("acr", &[&contoso])).await?;
-        objects.has("acr", "Stalled", "True", "ControllerIdentityNotAllowed").await?;
+        objects
+            .has("acr", "Stalled", "True", "ControllerIdentityNotAllowed")
+            .await?;
         let events: kube::Api<k8s_openapi::api::events::v1::Event> =
             kube::Api::namespaced(scene.control_plane.admin(), &scene.namespace);
         let event = soon("there is an event", async || {
             let list = events.list(&kube::api::ListParams::default()).await;
             let mut items = list.map_err(|error| error.to_string())?.items;
             let count = items.len();
-            items.pop().filter(|_| count == 1).ok_or_else(|| format!("{count} events"))
+            items
+                .pop()
+                .filter(|_| count == 1)
+                .ok_or_else(|| format!("{count} events"))
         })
         .await?;
-        assert_eq!(event.reason.as_deref(), Some("ControllerIdentityNotAllowed"));
+        assert_eq!(
+            event.reason.as_deref(),
+            Some("ControllerIdentityNotAllowed")
+        );
         assert_eq!(event.type_.as_deref(), Some("Warning"));
-        assert_eq!(event.regarding.and_then(|object| object.name).as_deref(), Some("acr"));
+        assert_eq!(
+            event.regarding.and_then(|object| object.name).as_deref(),
+            Some("acr")
+        );
         Ok(())
     });
 }
@@ -66,10 +84,15 @@ fn a_refusal_is_told_by_one_event() {
 fn a_policy_that_is_taken_back_takes_the_credential_back_without_azure() {
     run(async {
         let scene = Scene::new("revoked").await?;
-        let (contoso, fabrikam) = (scene.registry("contoso").await?, scene.registry("fabrikam").await?);
+        let (contoso, fabrikam) = (
+            scene.registry("contoso").await?,
+            scene.registry("fabrikam").await?,
+        );
         let objects = scene.objects();
         let acrcred = scene.start().await?;
-        objects.create_ready(&manifest("acr", &[&contoso, &fabrikam])).await?;
+        objects
+            .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
+            .await?;
         let kept = objects.token("acr", &fabrikam).await?.context("a token")?;
         let uid = objects.secret("acr").await?.metadata.uid;
         acrcred.stop().await?;
@@ -78,7 +101,9 @@ fn a_policy_that_is_taken_back_takes_the_credential_back_without_azure() {
         let mut tuning = Tuning::of(&scene);
         tuning.policy = vec![(scene.namespace.clone(), fabrikam.server.clone())];
         let _acrcred = scene.start_tuned(tuning).await?;
-        objects.has("acr", "Ready", "False", "ControllerIdentityNotAllowed").await?;
+        objects
+            .has("acr", "Ready", "False", "ControllerIdentityNotAllowed")
+            .await?;
         assert_eq!(objects.token("acr", &contoso).await?, None);
         assert_eq!(objects.token("acr", &fabrikam).await?, Some(kept));
         assert_eq!(objects.secret("acr").await?.metadata.uid, uid);
@@ -95,8 +120,14 @@ fn a_field_that_is_not_served_never_widens() {
         let _acrcred = scene.start().await?;
         let objects = scene.objects();
         let narrowing = [
-            ("identity", serde_json::json!({"identity": {"serviceAccountName": "puller"}})),
-            ("attach", serde_json::json!({"attach": {"serviceAccounts": ["default"]}})),
+            (
+                "identity",
+                serde_json::json!({"identity": {"serviceAccountName": "puller"}}),
+            ),
+            (
+                "attach",
+                serde_json::json!({"attach": {"serviceAccounts": ["default"]}}),
+            ),
             (
                 "repositories",
                 serde_json::json!({"registries": [{"server": contoso.server, "repositories": ["team/app"]}]}),
@@ -105,16 +136,24 @@ fn a_field_that_is_not_served_never_widens() {
         for (name, spec) in &narrowing {
             let object = with_spec(manifest(name, &[&contoso]), spec)?;
             objects.create(&object).await?;
-            objects.has(name, "Stalled", "True", "FieldNotSupported").await?;
+            objects
+                .has(name, "Stalled", "True", "FieldNotSupported")
+                .await?;
             assert!(objects.secrets.get_opt(name).await?.is_none(), "{name}");
         }
         assert_eq!(scene.upstream_calls(), (0, 0));
         // The positive control: without the field it is served.
-        objects.create_ready(&manifest("plain", &[&contoso])).await?;
+        objects
+            .create_ready(&manifest("plain", &[&contoso]))
+            .await?;
         assert_eq!(scene.upstream_calls(), (1, 1));
         // A served object that narrows itself loses what is now too wide.
-        objects.change("plain", serde_json::json!({"spec": narrowing[2].1})).await?;
-        objects.has("plain", "Stalled", "True", "FieldNotSupported").await?;
+        objects
+            .change("plain", serde_json::json!({"spec": narrowing[2].1}))
+            .await?;
+        objects
+            .has("plain", "Stalled", "True", "FieldNotSupported")
+            .await?;
         assert_eq!(objects.token("plain", &contoso).await?, None);
         Ok(())
     });

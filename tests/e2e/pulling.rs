@@ -15,15 +15,25 @@ fn a_secret_appears_and_really_pulls() {
 
         let image = format!("{}/team/app:v1", contoso.server);
         let anonymous = scene.crane(br#"{"auths":{}}"#)?;
-        assert!(anonymous.pull(&image).await.is_err(), "the image is not private");
+        assert!(
+            anonymous.pull(&image).await.is_err(),
+            "the image is not private"
+        );
         let crane = scene.crane(&objects.docker_config("acr").await?)?;
         assert!(crane.pull(&image).await?.starts_with("sha256:"));
-        assert_eq!(crane.tags(&format!("{}/team/app", contoso.server)).await?, "v1");
+        assert_eq!(
+            crane.tags(&format!("{}/team/app", contoso.server)).await?,
+            "v1"
+        );
 
         let status = object.status.clone().context("a status")?;
         assert_eq!(status.secret_name.as_deref(), Some("acr"));
-        assert!(status.expires_at > status.refresh_at && status.refresh_at > status.last_refresh_at);
-        assert!(condition(&object, "Reconciling").is_none() && condition(&object, "Stalled").is_none());
+        assert!(
+            status.expires_at > status.refresh_at && status.refresh_at > status.last_refresh_at
+        );
+        assert!(
+            condition(&object, "Reconciling").is_none() && condition(&object, "Stalled").is_none()
+        );
         Ok(())
     });
 }
@@ -37,13 +47,19 @@ fn the_secret_is_what_the_api_server_and_the_kubelet_expect() {
         let objects = scene.objects();
         let object = objects.create_ready(&manifest("acr", &[&contoso])).await?;
         let secret = objects.secret("acr").await?;
-        assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+        assert_eq!(
+            secret.type_.as_deref(),
+            Some("kubernetes.io/dockerconfigjson")
+        );
         let owners = secret.metadata.owner_references.context("an owner")?;
         assert_eq!(owners.len(), 1);
         assert_eq!(Some(&owners[0].uid), object.metadata.uid.as_ref());
         assert_eq!(owners[0].block_owner_deletion, None);
         let annotations = secret.metadata.annotations.context("annotations")?;
-        assert_eq!(annotations.get("acrcred.dev/owner-uid"), object.metadata.uid.as_ref());
+        assert_eq!(
+            annotations.get("acrcred.dev/owner-uid"),
+            object.metadata.uid.as_ref()
+        );
         assert_eq!(secret.data.context("data")?.len(), 1);
         Ok(())
     });
@@ -59,19 +75,23 @@ fn one_flipped_byte_of_the_password_does_not_pull() {
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
         let image = format!("{}/team/app:v1", contoso.server);
         let token = objects.token("acr", &contoso).await?.context("a token")?;
-        pull_with(&scene, &contoso.server, &token).await?.pull(&image).await?;
+        pull_with(&scene, &contoso.server, &token)?
+            .pull(&image)
+            .await?;
 
         let mut flipped = token.into_bytes();
         let middle = flipped.len() - 40;
         flipped[middle] = if flipped[middle] == b'A' { b'B' } else { b'A' };
         let flipped = String::from_utf8(flipped)?;
-        let refused = pull_with(&scene, &contoso.server, &flipped).await?.pull(&image).await;
+        let refused = pull_with(&scene, &contoso.server, &flipped)?
+            .pull(&image)
+            .await;
         assert!(refused.is_err(), "the emulator is lenient");
         Ok(())
     });
 }
 
-async fn pull_with(scene: &Scene, server: &str, token: &str) -> Result<crate::harness::Crane> {
+fn pull_with(scene: &Scene, server: &str, token: &str) -> Result<crate::harness::Crane> {
     let config = serde_json::json!({"auths": {server: {
         "username": "00000000-0000-0000-0000-000000000000", "password": token,
     }}});
@@ -90,7 +110,10 @@ fn a_stopped_registry_process_makes_pulls_fail() {
         let image = format!("{}/team/app:v1", contoso.server);
         crane.pull(&image).await?;
         scene.emulator.stop_registry(&contoso.server).await?;
-        assert!(crane.pull(&image).await.is_err(), "pulls do not reach the real registry");
+        assert!(
+            crane.pull(&image).await.is_err(),
+            "pulls do not reach the real registry"
+        );
         scene.emulator.start_registry(&contoso.server).await?;
         crane.pull(&image).await?;
         Ok(())
@@ -105,12 +128,19 @@ fn a_deleted_object_takes_its_secret_along() {
         let acrcred = scene.start().await?;
         let objects = scene.objects();
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
-        objects.create_ready(&manifest("stays", &[&contoso])).await?;
+        objects
+            .create_ready(&manifest("stays", &[&contoso]))
+            .await?;
         // Deletion needs neither Azure nor acrcred.
         acrcred.stop().await?;
         objects.delete("acr").await?;
         soon("the Secret is collected", async || {
-            match objects.secrets.get_opt("acr").await.map_err(|error| error.to_string())? {
+            match objects
+                .secrets
+                .get_opt("acr")
+                .await
+                .map_err(|error| error.to_string())?
+            {
                 None => Ok(()),
                 Some(_) => Err("still there".to_owned()),
             }

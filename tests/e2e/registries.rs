@@ -10,16 +10,23 @@ use crate::harness::{Scene, Tuning, condition, manifest, run};
 fn a_changed_spec_mints_only_for_the_registry_that_changed() {
     run(async {
         let scene = Scene::new("changed").await?;
-        let (contoso, fabrikam) = (scene.registry("contoso").await?, scene.registry("fabrikam").await?);
+        let (contoso, fabrikam) = (
+            scene.registry("contoso").await?,
+            scene.registry("fabrikam").await?,
+        );
         let tailspin = scene.registry("tailspin").await?;
         let _acrcred = scene.start().await?;
         let objects = scene.objects();
-        objects.create_ready(&manifest("acr", &[&contoso, &fabrikam])).await?;
+        objects
+            .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
+            .await?;
         let kept = objects.token("acr", &contoso).await?;
         let calls = scene.upstream_calls();
 
         let registries = json!([{"server": contoso.server}, {"server": tailspin.server}]);
-        objects.change("acr", json!({"spec": {"registries": registries}})).await?;
+        objects
+            .change("acr", json!({"spec": {"registries": registries}}))
+            .await?;
         objects.ready("acr").await?;
         assert_eq!(objects.token("acr", &contoso).await?, kept);
         assert_eq!(objects.token("acr", &fabrikam).await?, None);
@@ -37,14 +44,27 @@ fn a_registry_that_fails_holds_back_no_other() {
         let closed = scene.empty_registry("azurecr.io", "closed", |_| {})?;
         let _acrcred = scene.start().await?;
         let objects = scene.objects();
-        objects.create(&manifest("acr", &[&closed, &contoso])).await?;
-        let object = objects.has("acr", "Ready", "False", "RegistryRefused").await?;
+        objects
+            .create(&manifest("acr", &[&closed, &contoso]))
+            .await?;
+        let object = objects
+            .has("acr", "Ready", "False", "RegistryRefused")
+            .await?;
         let message = &condition(&object, "Ready").expect("just seen").message;
-        assert!(message.contains(&closed.server) && message.contains("AcrPull"), "{message}");
+        assert!(
+            message.contains(&closed.server) && message.contains("AcrPull"),
+            "{message}"
+        );
         let crane = scene.crane(&objects.docker_config("acr").await?)?;
-        crane.pull(&format!("{}/team/app:v1", contoso.server)).await?;
+        crane
+            .pull(&format!("{}/team/app:v1", contoso.server))
+            .await?;
         let status = object.status.expect("just seen");
-        let reasons: Vec<_> = status.registries.iter().map(|r| r.reason.as_str()).collect();
+        let reasons: Vec<_> = status
+            .registries
+            .iter()
+            .map(|r| r.reason.as_str())
+            .collect();
         assert_eq!(reasons, ["RegistryRefused", "Issued"]);
         Ok(())
     });
@@ -62,10 +82,14 @@ fn a_registry_without_authentication_as_arm_takes_the_registry_audience_only() {
         let objects = scene.objects();
 
         let acrcred = scene.start().await?;
-        objects.create_ready(&manifest("acr", &[&contoso, &fabrikam])).await?;
+        objects
+            .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
+            .await?;
         for registry in [&contoso, &fabrikam] {
             let crane = scene.crane(&objects.docker_config("acr").await?)?;
-            crane.pull(&format!("{}/team/app:v1", registry.server)).await?;
+            crane
+                .pull(&format!("{}/team/app:v1", registry.server))
+                .await?;
         }
         acrcred.stop().await?;
 
@@ -73,9 +97,13 @@ fn a_registry_without_authentication_as_arm_takes_the_registry_audience_only() {
         let mut tuning = Tuning::of(&scene);
         tuning.audience = Audience::new("https://management.azure.com/");
         let _acrcred = scene.start_tuned(tuning).await?;
-        objects.create_ready(&manifest("fabrikam", &[&fabrikam])).await?;
+        objects
+            .create_ready(&manifest("fabrikam", &[&fabrikam]))
+            .await?;
         objects.create(&manifest("contoso", &[&contoso])).await?;
-        objects.has("contoso", "Ready", "False", "ArmAuthenticationDisabled").await?;
+        objects
+            .has("contoso", "Ready", "False", "ArmAuthenticationDisabled")
+            .await?;
         assert!(objects.secrets.get_opt("contoso").await?.is_none());
         Ok(())
     });

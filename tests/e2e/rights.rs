@@ -27,48 +27,106 @@ fn a_stolen_token_reads_and_writes_no_foreign_secret() {
         let objects = scene.objects();
         let owner = objects.create_ready(&manifest("acr", &[&contoso])).await?;
         acrcred.stop().await?;
-        let foreign = json!({"metadata": {"name": "foreign"}, "stringData": {"password": "hunter2"}});
-        objects.secrets.create(&PostParams::default(), &secret(&foreign)?).await?;
+        let foreign =
+            json!({"metadata": {"name": "foreign"}, "stringData": {"password": "hunter2"}});
+        objects
+            .secrets
+            .create(&PostParams::default(), &secret(&foreign)?)
+            .await?;
 
         let (namespace, name) = CONTROLLER;
-        let client = scene.control_plane.service_account_client(namespace, name).await?;
+        let client = scene
+            .control_plane
+            .service_account_client(namespace, name)
+            .await?;
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &scene.namespace);
         let nothing = Patch::Merge(json!({}));
         forbidden("get", secrets.get("foreign").await);
         forbidden("get of its own", secrets.get("acr").await);
         forbidden("list", secrets.list(&ListParams::default()).await);
-        forbidden("list everywhere", Api::<Secret>::all(client.clone()).list(&ListParams::default()).await);
-        forbidden("delete", secrets.delete("acr", &DeleteParams::default()).await);
-        forbidden("empty patch", secrets.patch("foreign", &PatchParams::default(), &nothing).await);
-        let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
-        forbidden("empty dry run", secrets.patch("foreign", &dry_run, &nothing).await);
-        let seize = Patch::Merge(json!({"metadata": {"annotations": {"acrcred.dev/owner-uid": "x"}}}));
-        forbidden("marking", secrets.patch("foreign", &PatchParams::default(), &seize).await);
+        forbidden(
+            "list everywhere",
+            Api::<Secret>::all(client.clone())
+                .list(&ListParams::default())
+                .await,
+        );
+        forbidden(
+            "delete",
+            secrets.delete("acr", &DeleteParams::default()).await,
+        );
+        forbidden(
+            "empty patch",
+            secrets
+                .patch("foreign", &PatchParams::default(), &nothing)
+                .await,
+        );
+        let dry_run = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        forbidden(
+            "empty dry run",
+            secrets.patch("foreign", &dry_run, &nothing).await,
+        );
+        let seize =
+            Patch::Merge(json!({"metadata": {"annotations": {"acrcred.dev/owner-uid": "x"}}}));
+        forbidden(
+            "marking",
+            secrets
+                .patch("foreign", &PatchParams::default(), &seize)
+                .await,
+        );
 
         let uid = owner.metadata.uid.unwrap_or_default();
-        let mark = json!({"acrcred.dev/owner-uid": uid, "kubernetes.io/service-account.name": "default"});
+        let mark =
+            json!({"acrcred.dev/owner-uid": uid, "kubernetes.io/service-account.name": "default"});
         let token = json!({
             "metadata": {"name": "token", "annotations": mark},
             "type": "kubernetes.io/service-account-token",
         });
-        forbidden("a token Secret", secrets.create(&PostParams::default(), &secret(&token)?).await);
+        forbidden(
+            "a token Secret",
+            secrets
+                .create(&PostParams::default(), &secret(&token)?)
+                .await,
+        );
         let unmarked = json!({
             "metadata": {"name": "unmarked"},
             "type": "kubernetes.io/dockerconfigjson",
             "stringData": {".dockerconfigjson": "{\"auths\":{}}"},
         });
-        forbidden("an unmarked Secret", secrets.create(&PostParams::default(), &secret(&unmarked)?).await);
+        forbidden(
+            "an unmarked Secret",
+            secrets
+                .create(&PostParams::default(), &secret(&unmarked)?)
+                .await,
+        );
 
         let accounts: Api<ServiceAccount> = Api::namespaced(client, &scene.namespace);
-        let identity = Patch::Merge(json!({"metadata": {"annotations": {"azure.workload.identity/client-id": "x"}}}));
-        forbidden("a ServiceAccount", accounts.patch("default", &PatchParams::default(), &identity).await);
+        let identity = Patch::Merge(
+            json!({"metadata": {"annotations": {"azure.workload.identity/client-id": "x"}}}),
+        );
+        forbidden(
+            "a ServiceAccount",
+            accounts
+                .patch("default", &PatchParams::default(), &identity)
+                .await,
+        );
 
         // The positive controls: what acrcred needs, it can.
-        let own = secrets.patch("acr", &PatchParams::default(), &nothing).await?;
-        assert_eq!(own.metadata.resource_version, objects.secret("acr").await?.metadata.resource_version);
+        let own = secrets
+            .patch("acr", &PatchParams::default(), &nothing)
+            .await?;
+        assert_eq!(
+            own.metadata.resource_version,
+            objects.secret("acr").await?.metadata.resource_version
+        );
         let mut marked = unmarked;
-        marked["metadata"] = json!({"name": "marked", "annotations": {"acrcred.dev/owner-uid": uid}});
-        secrets.create(&PostParams::default(), &secret(&marked)?).await?;
+        marked["metadata"] =
+            json!({"name": "marked", "annotations": {"acrcred.dev/owner-uid": uid}});
+        secrets
+            .create(&PostParams::default(), &secret(&marked)?)
+            .await?;
         Ok(())
     });
 }
@@ -77,10 +135,15 @@ fn a_stolen_token_reads_and_writes_no_foreign_secret() {
 fn acrcred_needs_no_right_that_it_does_not_have() {
     run(async {
         let scene = Scene::with_own_time("rights").await?;
-        let (contoso, fabrikam) = (scene.registry("contoso").await?, scene.registry("fabrikam").await?);
+        let (contoso, fabrikam) = (
+            scene.registry("contoso").await?,
+            scene.registry("fabrikam").await?,
+        );
         let _acrcred = scene.start().await?;
         let objects = scene.objects();
-        objects.create_ready(&manifest("acr", &[&contoso, &fabrikam])).await?;
+        objects
+            .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
+            .await?;
         let first = objects.token("acr", &contoso).await?.unwrap_or_default();
         scene.advance(jiff::SignedDuration::from_mins(95));
         objects.another_token("acr", &contoso, &first).await?;

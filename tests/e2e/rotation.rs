@@ -17,7 +17,8 @@ fn rotation_keeps_the_uid_three_times_over() {
         let objects = scene.objects();
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
         let uid = objects.secret("acr").await?.metadata.uid;
-        let mut tokens = BTreeSet::from([objects.token("acr", &contoso).await?.context("a token")?]);
+        let mut tokens =
+            BTreeSet::from([objects.token("acr", &contoso).await?.context("a token")?]);
         let mut last = tokens.first().cloned().context("a token")?;
         for _ in 0..3 {
             // A refresh token lives three hours and is refreshed at half of that, less up to a tenth.
@@ -26,7 +27,9 @@ fn rotation_keeps_the_uid_three_times_over() {
             assert!(tokens.insert(last.clone()), "an old token came back");
             assert_eq!(objects.secret("acr").await?.metadata.uid, uid);
             let crane = scene.crane(&objects.docker_config("acr").await?)?;
-            crane.pull(&format!("{}/team/app:v1", contoso.server)).await?;
+            crane
+                .pull(&format!("{}/team/app:v1", contoso.server))
+                .await?;
         }
         assert_eq!(scene.journal(Endpoint::Exchange).len(), 4);
         Ok(())
@@ -72,9 +75,16 @@ fn a_rotation_costs_one_secret_write_and_one_status_write() {
             object.status.as_ref().map(|s| s.expires_at.clone())
                 != before.status.as_ref().map(|s| s.expires_at.clone())
         };
-        objects.status("acr", "the status tells the new expiry", refreshed).await?;
+        objects
+            .status("acr", "the status tells the new expiry", refreshed)
+            .await?;
         let calls = scene.calls().await?;
-        assert_eq!(calls.writes().len(), 4, "{:?}", calls.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            calls.writes().len(),
+            4,
+            "{:?}",
+            calls.iter().map(ToString::to_string).collect::<Vec<_>>()
+        );
         assert!(calls.forbidden().is_empty());
         Ok(())
     });
@@ -88,7 +98,9 @@ fn a_restart_with_everything_fresh_mints_and_writes_nothing() {
         let objects = scene.objects();
         let acrcred = scene.start().await?;
         for number in 0..50 {
-            objects.create(&manifest(&format!("acr-{number}"), &[&contoso])).await?;
+            objects
+                .create(&manifest(&format!("acr-{number}"), &[&contoso]))
+                .await?;
         }
         for number in 0..50 {
             objects.ready(&format!("acr-{number}")).await?;
@@ -101,7 +113,9 @@ fn a_restart_with_everything_fresh_mints_and_writes_nothing() {
         assert_eq!(scene.upstream_calls(), calls);
         assert_eq!(scene.calls().await?.writes().len(), writes);
         // The positive control: the restarted one does work.
-        objects.create_ready(&manifest("one-more", &[&contoso])).await?;
+        objects
+            .create_ready(&manifest("one-more", &[&contoso]))
+            .await?;
         assert_eq!(scene.calls().await?.writes().len(), writes + 2);
         drop(acrcred);
         Ok(())
@@ -113,7 +127,11 @@ async fn reads_all(scene: &Scene, count: usize) -> Result<()> {
     soon("every Secret was read", async || {
         let calls = scene.calls().await.map_err(|error| error.to_string())?;
         let reads = calls.count(|call| call.field_manager == "acrcred-read");
-        if reads >= count { Ok(()) } else { Err(format!("{reads} reads")) }
+        if reads >= count {
+            Ok(())
+        } else {
+            Err(format!("{reads} reads"))
+        }
     })
     .await
 }
@@ -127,22 +145,39 @@ fn an_old_credential_outlives_an_outage_and_its_expiry_is_told() {
         let objects = scene.objects();
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
         let token = objects.token("acr", &contoso).await?.context("a token")?;
-        scene.emulator.update(|state| state.role_assignments.clear())?;
+        scene
+            .emulator
+            .update(|state| state.role_assignments.clear())?;
 
         scene.advance(SignedDuration::from_mins(95));
-        let object = objects.has("acr", "RefreshFailing", "True", "RegistryRefused").await?;
-        assert_eq!(condition(&object, "Ready").map(|c| c.status.as_str()), Some("True"));
-        assert!(condition(&object, "Stalled").is_none() && condition(&object, "Reconciling").is_none());
-        assert_eq!(objects.token("acr", &contoso).await?.as_deref(), Some(token.as_str()));
+        let object = objects
+            .has("acr", "RefreshFailing", "True", "RegistryRefused")
+            .await?;
+        assert_eq!(
+            condition(&object, "Ready").map(|c| c.status.as_str()),
+            Some("True")
+        );
+        assert!(
+            condition(&object, "Stalled").is_none() && condition(&object, "Reconciling").is_none()
+        );
+        assert_eq!(
+            objects.token("acr", &contoso).await?.as_deref(),
+            Some(token.as_str())
+        );
 
         scene.advance(SignedDuration::from_mins(90));
-        let object = objects.has("acr", "Ready", "False", "RegistryRefused").await?;
+        let object = objects
+            .has("acr", "Ready", "False", "RegistryRefused")
+            .await?;
         assert!(condition(&object, "RefreshFailing").is_none());
 
         scene.assign_role(&contoso)?;
         scene.advance(SignedDuration::from_mins(15));
         objects.ready("acr").await?;
-        assert_ne!(objects.token("acr", &contoso).await?.as_deref(), Some(token.as_str()));
+        assert_ne!(
+            objects.token("acr", &contoso).await?.as_deref(),
+            Some(token.as_str())
+        );
         Ok(())
     });
 }

@@ -41,7 +41,10 @@ fn many(count: usize, of: impl Fn(usize) -> Value) -> Value {
 fn refused() -> Vec<(Value, &'static str)> {
     let account = |extra: Value| {
         let mut identity = json!({"serviceAccountName": "puller"});
-        identity.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+        identity
+            .as_object_mut()
+            .expect("an object")
+            .extend(extra.as_object().expect("an object").clone());
         with("identity", &identity)
     };
     vec![
@@ -51,12 +54,18 @@ fn refused() -> Vec<(Value, &'static str)> {
             json!({"registries": many(17, |n| json!({"server": format!("r{n}.azurecr.io")}))}),
             "must have at most 16 items",
         ),
-        (json!({"registries": [{}]}), "spec.registries[0].server: Required value"),
+        (
+            json!({"registries": [{}]}),
+            "spec.registries[0].server: Required value",
+        ),
         (
             json!({"registries": [{"server": "a.azurecr.io"}, {"server": "a.azurecr.io"}]}),
             "Duplicate value",
         ),
-        (server("https://contoso.azurecr.io"), "type it without https://"),
+        (
+            server("https://contoso.azurecr.io"),
+            "type it without https://",
+        ),
         (server("contoso.azurecr.io/team"), "type it without a path"),
         (server("contoso.azurecr.io:443"), "type it without a port"),
         (server("me@contoso.azurecr.io"), "type it without a user"),
@@ -66,23 +75,59 @@ fn refused() -> Vec<(Value, &'static str)> {
         (server("contoso"), "must be a login server"),
         (server("contoso.azurecr.io\n"), "must be a login server"),
         (server(""), "should be at least 1 chars long"),
-        (server(&format!("{}.azurecr.io", "a".repeat(250))), "may not be more than 253"),
-        (repositories(&json!([])), "should have at least 1 items"),
-        (repositories(&json!(["team/*"])), "a wildcard is not possible"),
-        (repositories(&json!(["team/app:v1"])), "without tag or digest"),
-        (repositories(&json!(["Team/App"])), "must look like team/app"),
-        (repositories(&json!(["a", "a"])), "Duplicate value"),
-        (repositories(&many(65, |n| json!(format!("r{n}")))), "must have at most 64 items"),
-        (with("identity", &json!({})), "spec.identity.serviceAccountName: Required value"),
         (
-            with("identity", &json!({"clientId": "22222222-0000-4000-8000-000000000001"})),
+            server(&format!("{}.azurecr.io", "a".repeat(250))),
+            "may not be more than 253",
+        ),
+        (repositories(&json!([])), "should have at least 1 items"),
+        (
+            repositories(&json!(["team/*"])),
+            "a wildcard is not possible",
+        ),
+        (
+            repositories(&json!(["team/app:v1"])),
+            "without tag or digest",
+        ),
+        (
+            repositories(&json!(["Team/App"])),
+            "must look like team/app",
+        ),
+        (repositories(&json!(["a", "a"])), "Duplicate value"),
+        (
+            repositories(&many(65, |n| json!(format!("r{n}")))),
+            "must have at most 64 items",
+        ),
+        (
+            with("identity", &json!({})),
             "spec.identity.serviceAccountName: Required value",
         ),
-        (account(json!({"clientId": "../x"})), "clientId must be a GUID"),
-        (account(json!({"tenantId": "../x"})), "tenantId must be a GUID"),
-        (with("secret", &json!({"name": "Acr"})), "secret.name must be a DNS name"),
-        (with("attach", &json!({})), "spec.attach.serviceAccounts: Required value"),
-        (with("attach", &json!({"serviceAccounts": []})), "should have at least 1 items"),
+        (
+            with(
+                "identity",
+                &json!({"clientId": "22222222-0000-4000-8000-000000000001"}),
+            ),
+            "spec.identity.serviceAccountName: Required value",
+        ),
+        (
+            account(json!({"clientId": "../x"})),
+            "clientId must be a GUID",
+        ),
+        (
+            account(json!({"tenantId": "../x"})),
+            "tenantId must be a GUID",
+        ),
+        (
+            with("secret", &json!({"name": "Acr"})),
+            "secret.name must be a DNS name",
+        ),
+        (
+            with("attach", &json!({})),
+            "spec.attach.serviceAccounts: Required value",
+        ),
+        (
+            with("attach", &json!({"serviceAccounts": []})),
+            "should have at least 1 items",
+        ),
     ]
 }
 
@@ -90,11 +135,18 @@ fn refused() -> Vec<(Value, &'static str)> {
 fn each_refusal_says_what_to_type() {
     run(async {
         let scene = Scene::new("schema").await?;
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         for (spec, message) in refused() {
             match objects(&scene).create(&dry_run, &object(&spec)).await {
                 Err(kube::Error::Api(status)) if status.code == 422 => {
-                    assert!(status.message.contains(message), "{spec}: {}", status.message);
+                    assert!(
+                        status.message.contains(message),
+                        "{spec}: {}",
+                        status.message
+                    );
                 }
                 other => panic!("{spec} should be refused with {message:?}: {other:?}"),
             }
@@ -107,7 +159,10 @@ fn each_refusal_says_what_to_type() {
 fn the_three_manifests_that_users_write_are_taken() {
     run(async {
         let scene = Scene::new("taken").await?;
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         for spec in [
             server("contoso.azurecr.io"),
             json!({
@@ -120,7 +175,10 @@ fn the_three_manifests_that_users_write_are_taken() {
             }),
             // A null is a field that was left out, here as everywhere in Kubernetes.
             with("identity", &Value::Null),
-            with("secret", &json!({"name": "pull", "labels": {"a.example/b": "c"}})),
+            with(
+                "secret",
+                &json!({"name": "pull", "labels": {"a.example/b": "c"}}),
+            ),
         ] {
             let created = objects(&scene).create(&dry_run, &object(&spec)).await?;
             assert_eq!(created.data["status"], json!({"observedGeneration": -1}));
@@ -134,7 +192,11 @@ fn the_name_of_the_secret_never_changes() {
     run(async {
         let scene = Scene::new("rename").await?;
         let api = objects(&scene);
-        api.create(&PostParams::default(), &object(&server("contoso.azurecr.io"))).await?;
+        api.create(
+            &PostParams::default(),
+            &object(&server("contoso.azurecr.io")),
+        )
+        .await?;
         let named = object(&with("secret", &json!({"name": "other"})));
         let mut named = named;
         named.metadata.name = Some("named".into());
@@ -147,7 +209,10 @@ fn the_name_of_the_secret_never_changes() {
             ("named", json!({"name": null}), false),
             ("named", json!({"labels": {"a.example/b": "c"}}), true),
         ] {
-            let params = PatchParams { dry_run: true, ..PatchParams::default() };
+            let params = PatchParams {
+                dry_run: true,
+                ..PatchParams::default()
+            };
             let patch = Patch::Merge(json!({"spec": {"secret": secret}}));
             let result = api.patch(name, &params, &patch).await;
             assert_eq!(result.is_ok(), taken, "{name} {secret}: {result:?}");
@@ -163,10 +228,22 @@ fn the_name_of_the_secret_never_changes() {
 fn every_field_is_explained() {
     run(async {
         let scene = Scene::new("explain").await?;
-        for path in ["acrcredential.spec.registries.server", "acrcredential.status.identity", "acrcred.spec.suspend"] {
-            let output = scene.control_plane.kubectl().args(["explain", path]).output().await?;
+        for path in [
+            "acrcredential.spec.registries.server",
+            "acrcredential.status.identity",
+            "acrcred.spec.suspend",
+        ] {
+            let output = scene
+                .control_plane
+                .kubectl()
+                .args(["explain", path])
+                .output()
+                .await?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success() && text.contains("DESCRIPTION"), "{path}: {text}");
+            assert!(
+                output.status.success() && text.contains("DESCRIPTION"),
+                "{path}: {text}"
+            );
             assert!(!text.contains("<empty>"), "{path}: {text}");
         }
         Ok(())

@@ -4,7 +4,13 @@ use super::*;
 
 /// All succeed but `server`.
 fn only_failing(server: &'static str, error: MintError) -> impl FnMut(&str) -> world::Answer {
-    move |asked| if asked == server { Err(error) } else { Ok(LIFE) }
+    move |asked| {
+        if asked == server {
+            Err(error)
+        } else {
+            Ok(LIFE)
+        }
+    }
 }
 
 /// Until `server`'s credential is due.
@@ -19,12 +25,23 @@ fn a_registry_that_never_worked_makes_the_object_unready_and_harms_no_other() {
     assert_eq!(hosts(world.secret()), [CONTOSO, LITWARE]);
     assert_eq!(
         conditions(world.status()),
-        ["Ready=False/RegistryRefused", "Reconciling=True/RegistryRefused"]
+        [
+            "Ready=False/RegistryRefused",
+            "Reconciling=True/RegistryRefused"
+        ]
     );
-    let reasons: Vec<&str> = world.status().registries.iter().map(|r| r.reason.as_str()).collect();
+    let reasons: Vec<&str> = world
+        .status()
+        .registries
+        .iter()
+        .map(|r| r.reason.as_str())
+        .collect();
     assert_eq!(reasons, ["Issued", "RegistryRefused", "Issued"]);
     let told = message(world.status(), ConditionType::Ready);
-    assert!(told.starts_with("fabrikam.azurecr.io: Token exchange (HTTP 401)"), "{told}");
+    assert!(
+        told.starts_with("fabrikam.azurecr.io: Token exchange (HTTP 401)"),
+        "{told}"
+    );
     let look = world.wake(&look, |_| Ok(LIFE));
     assert_eq!(look.minted(), [FABRIKAM]);
     assert_eq!(conditions(world.status()), READY);
@@ -38,23 +55,40 @@ fn a_failed_refresh_keeps_ready_until_the_old_credential_expires() {
     let mut look = world.look_at(only_failing(CONTOSO, unavailable()));
     assert_eq!(
         conditions(world.status()),
-        ["Ready=True/Issued", "RefreshFailing=True/UpstreamUnavailable"]
+        [
+            "Ready=True/Issued",
+            "RefreshFailing=True/UpstreamUnavailable"
+        ]
     );
-    assert_eq!(entry(world.secret(), CONTOSO), entry(&before, CONTOSO), "the old one stays");
+    assert_eq!(
+        entry(world.secret(), CONTOSO),
+        entry(&before, CONTOSO),
+        "the old one stays"
+    );
     assert_ne!(entry(world.secret(), FABRIKAM), entry(&before, FABRIKAM));
     let expiry = world.status().expires_at.clone().unwrap().0;
     let mut writes = 0;
     while world.now < expiry {
         look = world.wake(&look, only_failing(CONTOSO, unavailable()));
         writes += usize::from(look.settled.status.is_some() && world.now < expiry);
-        assert_eq!(hosts(world.secret()), [CONTOSO, FABRIKAM], "nothing is removed");
+        assert_eq!(
+            hosts(world.secret()),
+            [CONTOSO, FABRIKAM],
+            "nothing is removed"
+        );
     }
     assert_eq!(world.now, expiry, "looked at exactly then");
     assert_eq!(
         conditions(world.status()),
-        ["Ready=False/UpstreamUnavailable", "Reconciling=True/UpstreamUnavailable"]
+        [
+            "Ready=False/UpstreamUnavailable",
+            "Reconciling=True/UpstreamUnavailable"
+        ]
     );
-    assert!(writes <= 1, "{writes} status writes, of which one for the other's rotation");
+    assert!(
+        writes <= 1,
+        "{writes} status writes, of which one for the other's rotation"
+    );
 }
 
 #[test]
@@ -65,7 +99,11 @@ fn equal_failures_are_one_status_and_one_event() {
     for failures in 2..10 {
         look = world.wake(&look, |_| Err(no_role()));
         assert_eq!((&look.settled.status, look.note()), (&None, None));
-        let most = world.attempts.values().map(|attempt| attempt.failures).max();
+        let most = world
+            .attempts
+            .values()
+            .map(|attempt| attempt.failures)
+            .max();
         assert!(most.is_some_and(|most| most <= failures), "{most:?}");
     }
 }
@@ -75,15 +113,43 @@ fn the_class_of_a_failure_tells_who_must_act() {
     let minutes = SignedDuration::from_mins;
     for (error, after, expected) in [
         (unknown_tenant(), minutes(0), "Stalled=True/InvalidIdentity"),
-        (unavailable(), minutes(0), "Reconciling=True/UpstreamUnavailable"),
-        (unavailable(), minutes(60), "Reconciling=True/UpstreamUnavailable"),
-        (throttled(minutes(15)), minutes(60), "Reconciling=True/Throttled"),
+        (
+            unavailable(),
+            minutes(0),
+            "Reconciling=True/UpstreamUnavailable",
+        ),
+        (
+            unavailable(),
+            minutes(60),
+            "Reconciling=True/UpstreamUnavailable",
+        ),
+        (
+            throttled(minutes(15)),
+            minutes(60),
+            "Reconciling=True/Throttled",
+        ),
         (no_role(), minutes(14), "Reconciling=True/RegistryRefused"),
         (no_role(), minutes(16), "Stalled=True/RegistryRefused"),
-        (MintError::entra(401, &[700_213], None), minutes(14), "Reconciling=True/FederationMismatch"),
-        (MintError::entra(401, &[700_213], None), minutes(16), "Stalled=True/FederationMismatch"),
-        (MintError::entra(400, &[], None), minutes(0), "Stalled=True/EntraRefused"),
-        (MintError::new(Hop::Exchange, Cause::Malformed), minutes(60), "Reconciling=True/MalformedAnswer"),
+        (
+            MintError::entra(401, &[700_213], None),
+            minutes(14),
+            "Reconciling=True/FederationMismatch",
+        ),
+        (
+            MintError::entra(401, &[700_213], None),
+            minutes(16),
+            "Stalled=True/FederationMismatch",
+        ),
+        (
+            MintError::entra(400, &[], None),
+            minutes(0),
+            "Stalled=True/EntraRefused",
+        ),
+        (
+            MintError::new(Hop::Exchange, Cause::Malformed),
+            minutes(60),
+            "Reconciling=True/MalformedAnswer",
+        ),
     ] {
         let mut world = World::of(&[CONTOSO]);
         let end = world.now + after;
@@ -91,7 +157,11 @@ fn the_class_of_a_failure_tells_who_must_act() {
         while look.settled.wake_at.is_some_and(|at| at <= end) {
             look = world.wake(&look, |_| Err(error));
         }
-        assert_eq!(conditions(world.status())[1], expected, "{error:?} after {after:?}");
+        assert_eq!(
+            conditions(world.status())[1],
+            expected,
+            "{error:?} after {after:?}"
+        );
     }
 }
 
@@ -104,13 +174,23 @@ fn a_role_gets_a_quarter_of_an_hour_to_spread_also_after_an_outage() {
         look = world.wake(&look, |_| Err(unavailable()));
     }
     look = world.wake(&look, |_| Err(no_role()));
-    assert_eq!(conditions(world.status())[1], "Reconciling=True/RegistryRefused");
-    assert!(look.settled.wake_at.unwrap() <= world.now + secs(90), "{look:?}", look = look.settled);
+    assert_eq!(
+        conditions(world.status())[1],
+        "Reconciling=True/RegistryRefused"
+    );
+    assert!(
+        look.settled.wake_at.unwrap() <= world.now + secs(90),
+        "{look:?}",
+        look = look.settled
+    );
     let end = world.now + SignedDuration::from_mins(17);
     while world.now < end {
         look = world.wake(&look, |_| Err(no_role()));
     }
-    assert_eq!(conditions(world.status())[1], "Stalled=True/RegistryRefused");
+    assert_eq!(
+        conditions(world.status())[1],
+        "Stalled=True/RegistryRefused"
+    );
 }
 
 #[test]
@@ -118,7 +198,10 @@ fn resource_manager_tokens_that_a_registry_refuses_are_named() {
     let mut world = World::of(&[CONTOSO]);
     world.settings.audience = Audience::new("https://management.azure.com/");
     world.look_failing(no_role());
-    assert_eq!(conditions(world.status())[0], "Ready=False/ArmAuthenticationDisabled");
+    assert_eq!(
+        conditions(world.status())[0],
+        "Ready=False/ArmAuthenticationDisabled"
+    );
 }
 
 #[test]
@@ -132,7 +215,10 @@ fn what_somebody_must_mend_is_named_before_what_passes() {
     world.look_at(errors);
     assert_eq!(
         conditions(world.status()),
-        ["Ready=False/InvalidIdentity", "Stalled=True/InvalidIdentity"]
+        [
+            "Ready=False/InvalidIdentity",
+            "Stalled=True/InvalidIdentity"
+        ]
     );
 }
 
@@ -141,7 +227,10 @@ fn entra_is_told_what_it_must_trust() {
     let mut world = World::of(&[CONTOSO]);
     world.look_failing(MintError::entra(401, &[700_213], None));
     let told = message(world.status(), ConditionType::Ready);
-    assert!(told.contains("issuer https://issuer.example/, subject system:serviceaccount:"), "{told}");
+    assert!(
+        told.contains("issuer https://issuer.example/, subject system:serviceaccount:"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -157,7 +246,11 @@ fn events_tell_of_transitions_into_trouble_only() {
     assert_eq!(failing.note(), None, "still failing");
     world.advance(LIFE);
     let expired = world.look_failing(unavailable());
-    assert_eq!(expired.note(), Some("UpstreamUnavailable"), "expired: pulls fail now");
+    assert_eq!(
+        expired.note(),
+        Some("UpstreamUnavailable"),
+        "expired: pulls fail now"
+    );
     assert_eq!(world.wake(&expired, |_| Ok(LIFE)).note(), None, "mended");
     assert_eq!(conditions(world.status()), READY);
 }
@@ -169,10 +262,18 @@ fn last_transition_time_moves_only_with_the_status() {
     world.look_failing(unavailable());
     world.advance(secs(600));
     world.look_failing(no_role());
-    assert_eq!(world.status().conditions[0].last_transition_time.0, since, "another reason");
+    assert_eq!(
+        world.status().conditions[0].last_transition_time.0,
+        since,
+        "another reason"
+    );
     world.advance(secs(600));
     world.look();
-    assert_eq!(world.status().conditions[0].last_transition_time.0, world.now, "another status");
+    assert_eq!(
+        world.status().conditions[0].last_transition_time.0,
+        world.now,
+        "another status"
+    );
 }
 
 #[test]
@@ -218,7 +319,12 @@ fn a_success_forgets_the_failures() {
 #[test]
 fn a_mint_that_nobody_answered_counts_as_failed() {
     let world = World::of(&[CONTOSO]);
-    let settled = settle(&world.observed(None), &world.plan(), &Outcomes::new(), world.now);
+    let settled = settle(
+        &world.observed(None),
+        &world.plan(),
+        &Outcomes::new(),
+        world.now,
+    );
     assert_eq!(settled.attempts.len(), 1);
     assert!(settled.wake_at.is_some_and(|at| at > world.now));
 }

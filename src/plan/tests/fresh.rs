@@ -6,21 +6,38 @@ use super::*;
 fn each_cloud_has_its_authority_and_all_the_same_audience() {
     for (server, authority) in [
         ("contoso.azurecr.io", "https://login.microsoftonline.com"),
-        ("contoso-a1b2.azurecr.io", "https://login.microsoftonline.com"),
-        ("contoso.eastus.geo.azurecr.io", "https://login.microsoftonline.com"),
+        (
+            "contoso-a1b2.azurecr.io",
+            "https://login.microsoftonline.com",
+        ),
+        (
+            "contoso.eastus.geo.azurecr.io",
+            "https://login.microsoftonline.com",
+        ),
         ("contoso.azurecr.us", "https://login.microsoftonline.us"),
         ("contoso.azurecr.cn", "https://login.chinacloudapi.cn"),
     ] {
         let world = World::of(&[server]);
         let plan = world.plan();
         let mints: Vec<&Mint> = plan.mints().collect();
-        let [mint] = mints[..] else { panic!("{server}: {plan:?}") };
+        let [mint] = mints[..] else {
+            panic!("{server}: {plan:?}")
+        };
         let identity = &mint.identity;
         assert_eq!(mint.server.as_str(), server);
         assert_eq!(identity.authority.as_str(), authority, "{server}");
-        assert_eq!(identity.audience.scope(), "https://containerregistry.azure.net/.default");
-        assert_eq!(identity.client_id.as_str(), "11111111-1111-1111-1111-111111111111");
-        assert_eq!(identity.tenant_id.as_str(), "22222222-2222-2222-2222-222222222222");
+        assert_eq!(
+            identity.audience.scope(),
+            "https://containerregistry.azure.net/.default"
+        );
+        assert_eq!(
+            identity.client_id.as_str(),
+            "11111111-1111-1111-1111-111111111111"
+        );
+        assert_eq!(
+            identity.tenant_id.as_str(),
+            "22222222-2222-2222-2222-222222222222"
+        );
         assert_eq!(Ok(&identity.federation), world.federation.as_ref());
         assert_eq!(mint.newer_than, None);
     }
@@ -30,20 +47,29 @@ fn each_cloud_has_its_authority_and_all_the_same_audience() {
 fn the_first_credential_creates_the_secret() {
     let mut world = World::of(&[CONTOSO]);
     let look = world.look();
-    let [SecretWrite::Create(secret)] = &look.writes[..] else { panic!("{:?}", look.writes) };
+    let [SecretWrite::Create(secret)] = &look.writes[..] else {
+        panic!("{:?}", look.writes)
+    };
     let metadata = &secret.metadata;
-    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    assert_eq!(
+        secret.type_.as_deref(),
+        Some("kubernetes.io/dockerconfigjson")
+    );
     assert_eq!(metadata.name.as_deref(), Some("acr"));
     assert_eq!(metadata.namespace.as_deref(), Some("demo"));
     assert_eq!((&metadata.uid, &metadata.resource_version), (&None, &None));
     let labels = metadata.labels.clone().unwrap_or_default();
-    assert_eq!(labels, [(MANAGED_BY_LABEL.to_owned(), "acrcred".to_owned())].into());
+    assert_eq!(
+        labels,
+        [(MANAGED_BY_LABEL.to_owned(), "acrcred".to_owned())].into()
+    );
     assert_eq!(metadata.owner_references, Some(vec![owner(our_owner())]));
     assert_eq!(annotation(secret, OWNER_UID_ANNOTATION), Some("uid-1"));
     let auth = &payload(secret)["auths"][CONTOSO];
     let token = Token::new(auth["password"].as_str().unwrap_or_default().to_owned());
     assert_eq!(auth["username"], "00000000-0000-0000-0000-000000000000");
-    let minted: Value = serde_json::from_str(annotation(secret, MINTED_ANNOTATION).unwrap()).unwrap();
+    let minted: Value =
+        serde_json::from_str(annotation(secret, MINTED_ANNOTATION).unwrap()).unwrap();
     let mint = look.plan.mints().next().unwrap();
     let expected = json!({"v": 1, "registries": {CONTOSO: {
         "for": mint.identity.digest(&mint.server).as_str(),
@@ -56,7 +82,10 @@ fn the_first_credential_creates_the_secret() {
 fn the_secret_has_the_name_that_the_spec_gives_it() {
     let mut world = World::of(&[CONTOSO]);
     world.edit(|spec| {
-        let named = SecretTemplate { name: Some("pull".into()), ..SecretTemplate::default() };
+        let named = SecretTemplate {
+            name: Some("pull".into()),
+            ..SecretTemplate::default()
+        };
         spec.secret = Some(named);
     });
     world.look();
@@ -81,10 +110,19 @@ fn once_written_the_status_says_so_and_nothing_is_left_to_do() {
     assert_eq!(status.last_refresh_at, time(world.now));
     let identity = status.identity.clone().unwrap();
     assert_eq!(identity.issuer, "https://issuer.example/");
-    assert_eq!(identity.subject, "system:serviceaccount:acrcred-system:acrcred");
+    assert_eq!(
+        identity.subject,
+        "system:serviceaccount:acrcred-system:acrcred"
+    );
     for (registry, server) in status.registries.iter().zip([CONTOSO, FABRIKAM]) {
-        assert_eq!((registry.server.as_str(), registry.reason.as_str()), (server, "Issued"));
-        assert_eq!(registry.audience.as_deref(), Some(Audience::CONTAINER_REGISTRY));
+        assert_eq!(
+            (registry.server.as_str(), registry.reason.as_str()),
+            (server, "Issued")
+        );
+        assert_eq!(
+            registry.audience.as_deref(),
+            Some(Audience::CONTAINER_REGISTRY)
+        );
         assert_eq!(registry.expires_at, time(world.now + LIFE));
     }
     let again = world.look();
@@ -107,7 +145,9 @@ fn a_controller_without_identity_mints_nothing_and_says_so() {
     let no_assertion = MintError::new(Hop::Assertion, Cause::NoAssertion);
     for break_it in [
         |world: &mut World| world.settings.controller = None,
-        |world: &mut World| world.federation = Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
+        |world: &mut World| {
+            world.federation = Err(MintError::new(Hop::Assertion, Cause::NoAssertion));
+        },
     ] {
         let mut world = World::of(&[CONTOSO]);
         break_it(&mut world);
@@ -116,7 +156,10 @@ fn a_controller_without_identity_mints_nothing_and_says_so() {
         assert_eq!(look.plan.registries, [(CONTOSO.to_owned(), failed)]);
         assert_eq!(
             conditions(world.status()),
-            ["Ready=False/InvalidIdentity", "Reconciling=True/InvalidIdentity"]
+            [
+                "Ready=False/InvalidIdentity",
+                "Reconciling=True/InvalidIdentity"
+            ]
         );
     }
 }
@@ -129,7 +172,9 @@ fn one_rotation_leaves_the_other_token_alone() {
     world.edit(|spec| spec.registries[1] = world::registry(LITWARE));
     let look = world.look();
     assert_eq!(look.minted(), [LITWARE], "only what changed is minted");
-    let [SecretWrite::Apply(_)] = look.writes[..] else { panic!("{:?}", look.writes) };
+    let [SecretWrite::Apply(_)] = look.writes[..] else {
+        panic!("{:?}", look.writes)
+    };
     let after = world.secret().clone();
     assert_eq!(hosts(&after), [CONTOSO, LITWARE]);
     assert_eq!(entry(&after, CONTOSO), entry(&before, CONTOSO));
@@ -145,10 +190,26 @@ fn one_rotation_leaves_the_other_token_alone() {
 #[test]
 fn another_identity_mints_anew_and_another_replica_does_not() {
     for (change, mints) in [
-        ((|w| w.settings.audience = Audience::new("https://management.azure.com")) as fn(&mut World), true),
-        (|w| w.settings.controller.as_mut().unwrap().1 = "contoso.onmicrosoft.com".parse().unwrap(), true),
-        (|w| w.federation.as_mut().unwrap().subject = "system:serviceaccount:a:b".into(), true),
-        (|w| w.federation.as_mut().unwrap().service_account_uid = "new".into(), false),
+        (
+            (|w| w.settings.audience = Audience::new("https://management.azure.com"))
+                as fn(&mut World),
+            true,
+        ),
+        (
+            |w| {
+                w.settings.controller.as_mut().unwrap().1 =
+                    "contoso.onmicrosoft.com".parse().unwrap();
+            },
+            true,
+        ),
+        (
+            |w| w.federation.as_mut().unwrap().subject = "system:serviceaccount:a:b".into(),
+            true,
+        ),
+        (
+            |w| w.federation.as_mut().unwrap().service_account_uid = "new".into(),
+            false,
+        ),
         (|w| w.settings.refresh_fraction = 0.6, false),
         (|w| w.restart(), false),
     ] {

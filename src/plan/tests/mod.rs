@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{
-    ADOPT_ANNOTATION, AcrCredentialStatus, ConditionType, GROUP, KIND, MANAGED_BY_LABEL,
+    ADOPT_ANNOTATION, AcrCredentialStatus, ConditionType, KIND, MANAGED_BY_LABEL,
     MINTED_ANNOTATION, OWNER_UID_ANNOTATION, Registry, SecretTemplate,
 };
 use crate::credential::{Cause, DockerConfig, Hop, Token};
@@ -70,15 +70,22 @@ fn message(status: &AcrCredentialStatus, kind: ConditionType) -> &str {
 
 /// The Docker configuration of a Secret as plain JSON.
 fn payload(secret: &Secret) -> Value {
-    let data = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
-    data.and_then(|data| serde_json::from_slice(&data.0).ok()).unwrap_or_default()
+    let data = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(".dockerconfigjson"));
+    data.and_then(|data| serde_json::from_slice(&data.0).ok())
+        .unwrap_or_default()
 }
 
 /// The hosts that a Secret has entries for.
 fn hosts(secret: &Secret) -> Vec<String> {
     let payload = payload(secret);
     let auths = payload["auths"].as_object();
-    auths.into_iter().flat_map(|auths| auths.keys().cloned()).collect()
+    auths
+        .into_iter()
+        .flat_map(|auths| auths.keys().cloned())
+        .collect()
 }
 
 /// The entry for `host`, byte for byte.
@@ -87,7 +94,12 @@ fn entry(secret: &Secret, host: &str) -> String {
 }
 
 fn annotation<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
-    secret.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    secret
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(key)
+        .map(String::as_str)
 }
 
 fn annotate(secret: &mut Secret, key: &str, value: &str) {
@@ -97,7 +109,10 @@ fn annotate(secret: &mut Secret, key: &str, value: &str) {
 
 fn set_payload(secret: &mut Secret, payload: impl Into<Vec<u8>>) {
     let data = secret.data.get_or_insert_default();
-    data.insert(".dockerconfigjson".to_owned(), k8s_openapi::ByteString(payload.into()));
+    data.insert(
+        ".dockerconfigjson".to_owned(),
+        k8s_openapi::ByteString(payload.into()),
+    );
 }
 
 fn owner(value: Value) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
@@ -113,7 +128,10 @@ fn our_owner() -> Value {
 
 fn template(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> SecretTemplate {
     let map = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     };
     SecretTemplate {
         name: None,

@@ -40,25 +40,81 @@ fn ownership_table() {
     };
     let predecessor = owner_but("uid", "uid-0");
     for (what, secret, expected) in [
-        ("owner reference", with_owners(json!([our_owner()])), Ownership::Ours),
-        ("of another version", with_owners(json!([owner_but("apiVersion", "acrcred.dev/v2")])), Ownership::Ours),
-        ("annotation only", with_annotation(OWNER_UID_ANNOTATION, "uid-1"), Ownership::Ours),
-        ("among others", with_owners(json!([owner_but("name", "x"), predecessor, our_owner()])), Ownership::Ours),
-        ("adoption", with_annotation(ADOPT_ANNOTATION, "acr"), Ownership::Adoptable),
-        ("predecessor", with_owners(json!([predecessor])), Ownership::AwaitingDeletion),
+        (
+            "owner reference",
+            with_owners(json!([our_owner()])),
+            Ownership::Ours,
+        ),
+        (
+            "of another version",
+            with_owners(json!([owner_but("apiVersion", "acrcred.dev/v2")])),
+            Ownership::Ours,
+        ),
+        (
+            "annotation only",
+            with_annotation(OWNER_UID_ANNOTATION, "uid-1"),
+            Ownership::Ours,
+        ),
+        (
+            "among others",
+            with_owners(json!([owner_but("name", "x"), predecessor, our_owner()])),
+            Ownership::Ours,
+        ),
+        (
+            "adoption",
+            with_annotation(ADOPT_ANNOTATION, "acr"),
+            Ownership::Adoptable,
+        ),
+        (
+            "predecessor",
+            with_owners(json!([predecessor])),
+            Ownership::AwaitingDeletion,
+        ),
         ("nothing", foreign(), Ownership::Foreign),
         ("a label", managed_by, Ownership::Foreign),
-        ("another group", with_owners(json!([owner_but("apiVersion", "evil.dev/v1")])), Ownership::Foreign),
-        ("a core kind", with_owners(json!([owner_but("apiVersion", "v1")])), Ownership::Foreign),
-        ("another kind", with_owners(json!([owner_but("kind", "ClusterAcrCredential")])), Ownership::Foreign),
-        ("another object", with_owners(json!([owner_but("name", "other")])), Ownership::Foreign),
-        ("another's annotation", with_annotation(OWNER_UID_ANNOTATION, "uid-0"), Ownership::Foreign),
-        ("another's adoption", with_annotation(ADOPT_ANNOTATION, "acr2"), Ownership::Foreign),
-        ("an empty adoption", with_annotation(ADOPT_ANNOTATION, ""), Ownership::Foreign),
+        (
+            "another group",
+            with_owners(json!([owner_but("apiVersion", "evil.dev/v1")])),
+            Ownership::Foreign,
+        ),
+        (
+            "a core kind",
+            with_owners(json!([owner_but("apiVersion", "v1")])),
+            Ownership::Foreign,
+        ),
+        (
+            "another kind",
+            with_owners(json!([owner_but("kind", "ClusterAcrCredential")])),
+            Ownership::Foreign,
+        ),
+        (
+            "another object",
+            with_owners(json!([owner_but("name", "other")])),
+            Ownership::Foreign,
+        ),
+        (
+            "another's annotation",
+            with_annotation(OWNER_UID_ANNOTATION, "uid-0"),
+            Ownership::Foreign,
+        ),
+        (
+            "another's adoption",
+            with_annotation(ADOPT_ANNOTATION, "acr2"),
+            Ownership::Foreign,
+        ),
+        (
+            "an empty adoption",
+            with_annotation(ADOPT_ANNOTATION, ""),
+            Ownership::Foreign,
+        ),
     ] {
         let world = World::of(&[CONTOSO]);
         let snapshot = Snapshot::of(&secret, &BTreeMap::new(), world.now);
-        assert_eq!(snapshot.ownership(&world.object, world.now), expected, "{what}");
+        assert_eq!(
+            snapshot.ownership(&world.object, world.now),
+            expected,
+            "{what}"
+        );
     }
 }
 
@@ -68,7 +124,10 @@ fn an_object_without_uid_owns_nothing() {
     world.object.metadata.uid = None;
     let secret = with_annotation(OWNER_UID_ANNOTATION, "");
     let snapshot = Snapshot::of(&secret, &BTreeMap::new(), world.now);
-    assert_eq!(snapshot.ownership(&world.object, world.now), Ownership::Foreign);
+    assert_eq!(
+        snapshot.ownership(&world.object, world.now),
+        Ownership::Foreign
+    );
 }
 
 #[test]
@@ -77,7 +136,12 @@ fn a_foreign_secret_is_never_written() {
         let mut world = World::ready(&[CONTOSO]);
         let secret = world.secret();
         secret.metadata.owner_references = None;
-        secret.metadata.annotations.as_mut().unwrap().remove(OWNER_UID_ANNOTATION);
+        secret
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .remove(OWNER_UID_ANNOTATION);
         secret.clone()
     };
     for suspend in [false, true] {
@@ -92,9 +156,15 @@ fn a_foreign_secret_is_never_written() {
                 ["Ready=False/SecretNotOwned", "Stalled=True/SecretNotOwned"]
             );
             assert_eq!(look.note(), Some("SecretNotOwned"));
-            assert_eq!((world.status().secret_name.as_ref(), look.settled.wake_at), (None, None));
+            assert_eq!(
+                (world.status().secret_name.as_ref(), look.settled.wake_at),
+                (None, None)
+            );
             let told = message(world.status(), ConditionType::Ready);
-            assert!(told.ends_with("kubectl annotate secret acr acrcred.dev/adopt=acr"), "{told}");
+            assert!(
+                told.ends_with("kubectl annotate secret acr acrcred.dev/adopt=acr"),
+                "{told}"
+            );
             assert_eq!(world.secret, Some(secret), "untouched");
         }
     }
@@ -118,7 +188,10 @@ fn a_predecessors_secret_is_awaited_for_two_minutes() {
     while world.now < end {
         assert_eq!(
             conditions(world.status()),
-            ["Ready=False/AwaitingSecretDeletion", "Reconciling=True/AwaitingSecretDeletion"]
+            [
+                "Ready=False/AwaitingSecretDeletion",
+                "Reconciling=True/AwaitingSecretDeletion"
+            ]
         );
         assert_eq!(look.settled.wake_at, Some(world.now + secs(5)));
         assert_eq!((look.minted(), look.writes.len()), (vec![], 0));
@@ -129,7 +202,11 @@ fn a_predecessors_secret_is_awaited_for_two_minutes() {
 
     world.secret = None;
     world.look();
-    assert_eq!(conditions(world.status()), READY, "it was collected after all");
+    assert_eq!(
+        conditions(world.status()),
+        READY,
+        "it was collected after all"
+    );
 }
 
 #[test]
@@ -137,10 +214,31 @@ fn a_lost_half_of_the_ownership_is_repaired() {
     for lose in [
         (|secret: &mut Secret| secret.metadata.owner_references = None) as fn(&mut Secret),
         |secret| secret.metadata.owner_references = Some(vec![owner(owner_but("name", "other"))]),
-        |secret| secret.metadata.owner_references = Some(vec![owner(owner_but("apiVersion", "evil.dev/v1"))]),
-        |secret| drop(secret.metadata.annotations.as_mut().unwrap().remove(OWNER_UID_ANNOTATION)),
+        |secret| {
+            secret.metadata.owner_references =
+                Some(vec![owner(owner_but("apiVersion", "evil.dev/v1"))]);
+        },
+        |secret| {
+            drop(
+                secret
+                    .metadata
+                    .annotations
+                    .as_mut()
+                    .unwrap()
+                    .remove(OWNER_UID_ANNOTATION),
+            );
+        },
         |secret| annotate(secret, OWNER_UID_ANNOTATION, "uid-0"),
-        |secret| drop(secret.metadata.labels.as_mut().unwrap().remove(MANAGED_BY_LABEL)),
+        |secret| {
+            drop(
+                secret
+                    .metadata
+                    .labels
+                    .as_mut()
+                    .unwrap()
+                    .remove(MANAGED_BY_LABEL),
+            );
+        },
     ] {
         let mut world = World::ready(&[CONTOSO]);
         let before = world.secret().clone();
@@ -149,7 +247,10 @@ fn a_lost_half_of_the_ownership_is_repaired() {
         assert_eq!((look.minted(), look.writes.len()), (vec![], 1));
         assert_eq!(look.settled.status, None);
         let after = world.secret().clone();
-        assert_eq!(after.metadata.owner_references, before.metadata.owner_references);
+        assert_eq!(
+            after.metadata.owner_references,
+            before.metadata.owner_references
+        );
         assert_eq!(after.metadata.annotations, before.metadata.annotations);
         assert_eq!(after.data, before.data);
     }
@@ -172,27 +273,53 @@ fn beside_another_controller_we_are_an_owner_only() {
 #[test]
 fn a_secret_is_adopted_with_the_first_credential_and_not_before() {
     let mut secret = with_annotation(ADOPT_ANNOTATION, "acr");
-    let theirs = br#"{"auths":{"contoso.azurecr.io":{"auth":"dTpw"},"example.com":{"auth":"dTpw"}}}"#;
+    let theirs =
+        br#"{"auths":{"contoso.azurecr.io":{"auth":"dTpw"},"example.com":{"auth":"dTpw"}}}"#;
     set_payload(&mut secret, theirs);
     let mut world = World::of(&[CONTOSO]);
     world.secret = Some(secret.clone());
     let look = world.look_failing(no_role());
-    assert_eq!(look.writes, [], "what works for its user is not taken for nothing");
+    assert_eq!(
+        look.writes,
+        [],
+        "what works for its user is not taken for nothing"
+    );
     let look = world.wake(&look, |_| Ok(LIFE));
-    let [SecretWrite::Apply(applied)] = &look.writes[..] else { panic!("{:?}", look.writes) };
+    let [SecretWrite::Apply(applied)] = &look.writes[..] else {
+        panic!("{:?}", look.writes)
+    };
     assert_eq!(applied.metadata.uid, secret.metadata.uid);
-    assert_eq!(applied.metadata.resource_version, secret.metadata.resource_version);
-    assert_eq!(hosts(world.secret()), [CONTOSO], "the whole payload is ours");
+    assert_eq!(
+        applied.metadata.resource_version,
+        secret.metadata.resource_version
+    );
+    assert_eq!(
+        hosts(world.secret()),
+        [CONTOSO],
+        "the whole payload is ours"
+    );
     assert_eq!(conditions(world.status()), READY);
-    world.secret().metadata.annotations.as_mut().unwrap().remove(ADOPT_ANNOTATION);
+    world
+        .secret()
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .remove(ADOPT_ANNOTATION);
     assert_eq!(world.look().writes, [], "still ours");
 }
 
 #[test]
 fn a_secret_that_cannot_be_written_is_reported_and_left() {
     for (change, reason) in [
-        ((|secret| secret.immutable = Some(true)) as fn(&mut Secret), "SecretImmutable"),
-        (|secret| secret.type_ = Some("Opaque".into()), "SecretTypeMismatch"),
+        (
+            (|secret| secret.immutable = Some(true)) as fn(&mut Secret),
+            "SecretImmutable",
+        ),
+        (
+            |secret| secret.type_ = Some("Opaque".into()),
+            "SecretTypeMismatch",
+        ),
     ] {
         let mut world = World::ready(&[CONTOSO]);
         change(world.secret());
@@ -207,12 +334,18 @@ fn a_secret_that_cannot_be_written_is_reported_and_left() {
         assert!(look.is_idle(), "{reason}");
         assert_eq!(
             conditions(world.status()),
-            ["Ready=True/Issued".to_owned(), format!("RefreshFailing=True/{reason}")]
+            [
+                "Ready=True/Issued".to_owned(),
+                format!("RefreshFailing=True/{reason}")
+            ]
         );
         world.wake(&look, |_| Ok(LIFE));
         assert_eq!(
             conditions(world.status()),
-            [format!("Ready=False/{reason}"), format!("Stalled=True/{reason}")]
+            [
+                format!("Ready=False/{reason}"),
+                format!("Stalled=True/{reason}")
+            ]
         );
         assert_eq!(world.secret.map(|s| s.data), before.map(|s| s.data));
 
@@ -221,12 +354,9 @@ fn a_secret_that_cannot_be_written_is_reported_and_left() {
         let mut world = World::of(&[CONTOSO]);
         world.secret = Some(adopted);
         assert_eq!(world.look().writes, []);
-        assert_eq!(conditions(world.status())[0], format!("Ready=False/{reason}"));
+        assert_eq!(
+            conditions(world.status())[0],
+            format!("Ready=False/{reason}")
+        );
     }
-}
-
-#[test]
-fn neither_group_nor_kind_is_a_guess() {
-    let api_version = format!("{GROUP}/v1alpha1");
-    assert_eq!(our_owner()["apiVersion"], api_version.as_str());
 }

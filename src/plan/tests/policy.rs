@@ -10,9 +10,14 @@ const STALLED: [&str; 2] = [
 
 /// That the one write took away all but `left`, from just the Secret that was there.
 fn assert_shrunk(world: &mut World, look: &Look, before: &Secret, left: &[&str]) {
-    let [SecretWrite::Apply(applied)] = &look.writes[..] else { panic!("{:?}", look.writes) };
+    let [SecretWrite::Apply(applied)] = &look.writes[..] else {
+        panic!("{:?}", look.writes)
+    };
     assert_eq!(applied.metadata.uid, before.metadata.uid);
-    assert_eq!(applied.metadata.resource_version, before.metadata.resource_version);
+    assert_eq!(
+        applied.metadata.resource_version,
+        before.metadata.resource_version
+    );
     assert_eq!(hosts(world.secret()), left);
     for host in left {
         assert_eq!(entry(world.secret(), host), entry(before, host));
@@ -31,7 +36,12 @@ fn a_namespace_that_the_policy_does_not_name_gets_nothing() {
         assert_eq!(look.settled.wake_at, None);
         assert_eq!(world.status().identity, None);
         let told = message(world.status(), ConditionType::Ready);
-        assert!(told.ends_with(&format!("--allow-controller-identity {namespace}/{CONTOSO}")), "{told}");
+        assert!(
+            told.ends_with(&format!(
+                "--allow-controller-identity {namespace}/{CONTOSO}"
+            )),
+            "{told}"
+        );
     }
 }
 
@@ -55,8 +65,16 @@ fn a_revoked_entitlement_takes_its_entry_at_once() {
                 "Ready=False/ControllerIdentityNotAllowed",
             ),
             (|w| w.forbid_everything(), &[], STALLED[0]),
-            (|w| w.edit(|spec| drop(spec.registries.remove(0))), &[FABRIKAM], "Ready=True/"),
-            (|w| drop(w.settings.clouds.clear()), &[], "Ready=False/RegistryNotAllowed"),
+            (
+                |w| w.edit(|spec| drop(spec.registries.remove(0))),
+                &[FABRIKAM],
+                "Ready=True/",
+            ),
+            (
+                |w| w.settings.clouds.clear(),
+                &[],
+                "Ready=False/RegistryNotAllowed",
+            ),
             (
                 |w| w.edit(|spec| spec.registries[0].repositories = Some(vec!["a".into()])),
                 &[FABRIKAM],
@@ -70,7 +88,11 @@ fn a_revoked_entitlement_takes_its_entry_at_once() {
             change(&mut world);
             let look = world.look();
             assert_shrunk(&mut world, &look, &before, left);
-            assert!(conditions(world.status())[0].starts_with(reason), "{:?}", world.status());
+            assert!(
+                conditions(world.status())[0].starts_with(reason),
+                "{:?}",
+                world.status()
+            );
         }
     }
 }
@@ -100,10 +122,18 @@ fn hostile_hosts_are_never_minted_for() {
         assert_eq!(world.look().minted(), [CONTOSO], "{server}");
         assert_eq!(
             conditions(world.status()),
-            ["Ready=False/RegistryNotAllowed", "Stalled=True/RegistryNotAllowed"]
+            [
+                "Ready=False/RegistryNotAllowed",
+                "Stalled=True/RegistryNotAllowed"
+            ]
         );
         let told = message(world.status(), ConditionType::Ready);
-        assert!(!["evil", "xn--", "amazon"].iter().any(|part| told.contains(part)), "{told}");
+        assert!(
+            !["evil", "xn--", "amazon"]
+                .iter()
+                .any(|part| told.contains(part)),
+            "{told}"
+        );
     }
 }
 
@@ -112,9 +142,15 @@ fn a_cloud_that_is_not_enabled_is_refused_by_name() {
     let mut world = World::of(&["contoso.azurecr.cn", CONTOSO]);
     world.settings.clouds.remove(&Cloud::AzureChinaCloud);
     assert_eq!(world.look().minted(), [CONTOSO]);
-    assert_eq!(conditions(world.status())[0], "Ready=False/RegistryNotAllowed");
+    assert_eq!(
+        conditions(world.status())[0],
+        "Ready=False/RegistryNotAllowed"
+    );
     let told = message(world.status(), ConditionType::Ready);
-    assert!(told.contains("AzureChinaCloud") && told.contains("--clouds"), "{told}");
+    assert!(
+        told.contains("AzureChinaCloud") && told.contains("--clouds"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -124,13 +160,25 @@ fn a_field_that_is_not_served_is_never_minted_for() {
         client_id: None,
         tenant_id: None,
     };
-    let attach = Attach { service_accounts: vec!["default".into()] };
+    let attach = Attach {
+        service_accounts: vec!["default".into()],
+    };
     for (left, change) in [
         // They narrow what there is: it goes.
-        (&[][..], Box::new(|o: &mut AcrCredential| o.spec.identity = Some(identity.clone())) as Box<dyn Fn(&mut AcrCredential)>),
-        (&[][..], Box::new(|o| o.spec.registries[0].repositories = Some(vec!["app".into()]))),
+        (
+            &[][..],
+            Box::new(|o: &mut AcrCredential| o.spec.identity = Some(identity.clone()))
+                as Box<dyn Fn(&mut AcrCredential)>,
+        ),
+        (
+            &[][..],
+            Box::new(|o| o.spec.registries[0].repositories = Some(vec!["app".into()])),
+        ),
         // It does not.
-        (&[CONTOSO][..], Box::new(|o| o.spec.attach = Some(attach.clone()))),
+        (
+            &[CONTOSO][..],
+            Box::new(|o| o.spec.attach = Some(attach.clone())),
+        ),
     ] {
         let mut fresh = World::of(&[CONTOSO]);
         change(&mut fresh.object);
@@ -138,7 +186,10 @@ fn a_field_that_is_not_served_is_never_minted_for() {
         assert!(look.is_idle());
         assert_eq!(
             conditions(fresh.status()),
-            ["Ready=False/FieldNotSupported", "Stalled=True/FieldNotSupported"]
+            [
+                "Ready=False/FieldNotSupported",
+                "Stalled=True/FieldNotSupported"
+            ]
         );
         let mut held = World::ready(&[CONTOSO]);
         change(&mut held.object);

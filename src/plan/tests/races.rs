@@ -10,7 +10,10 @@ fn a_secret_that_appeared_meanwhile_is_judged_as_it_is() {
     foreign.metadata.annotations = None;
     for (there, expected) in [
         (ours, &["Ready=True/Issued"][..]),
-        (Some(foreign), &["Ready=False/SecretNotOwned", "Stalled=True/SecretNotOwned"]),
+        (
+            Some(foreign),
+            &["Ready=False/SecretNotOwned", "Stalled=True/SecretNotOwned"],
+        ),
     ] {
         let mut world = World::of(&[CONTOSO]);
         world.believed = Some(SecretState::Absent);
@@ -63,7 +66,11 @@ fn a_refused_write_is_tried_again_after_some_minutes() {
         let mut look = world.look();
         for _ in 0..3 {
             assert_eq!(look.writes.len(), 1);
-            let expected = if had_one { "RefreshFailing=True/Forbidden" } else { "Stalled=True/Forbidden" };
+            let expected = if had_one {
+                "RefreshFailing=True/Forbidden"
+            } else {
+                "Stalled=True/Forbidden"
+            };
             assert_eq!(conditions(world.status())[1], expected);
             let wait = look.settled.wake_at.unwrap().duration_since(world.now);
             assert!((secs(480)..=secs(720)).contains(&wait), "{wait:?}");

@@ -21,8 +21,15 @@ impl Dice {
 
     fn answer(&mut self) -> world::Answer {
         self.pick(&[
-            Ok(LIFE), Ok(LIFE), Ok(secs(1)), Ok(secs(30)), Ok(SignedDuration::from_hours(90_000)),
-            Err(unavailable()), Err(no_role()), Err(unknown_tenant()), Err(throttled(secs(90))),
+            Ok(LIFE),
+            Ok(LIFE),
+            Ok(secs(1)),
+            Ok(secs(30)),
+            Ok(SignedDuration::from_hours(90_000)),
+            Err(unavailable()),
+            Err(no_role()),
+            Err(unknown_tenant()),
+            Err(throttled(secs(90))),
             Err(MintError::new(Hop::Entra, Cause::ExpiredOnArrival)),
         ])
     }
@@ -40,11 +47,22 @@ const EVENTS: [fn(&mut World, &mut Dice); 22] = [
     |w, _| w.federation = Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
     |w, _| w.federation = World::of(&[]).federation,
     |w, _| w.settings.audience = Audience::new("https://management.azure.com"),
-    |w, _| w.edit(|spec| spec.attach = Some(crate::api::Attach { service_accounts: vec![] })),
+    |w, _| {
+        w.edit(|spec| {
+            spec.attach = Some(crate::api::Attach {
+                service_accounts: vec![],
+            });
+        });
+    },
     |w, _| w.edit(|spec| spec.attach = None),
     |w, dice| {
         let server = dice.pick(&[CONTOSO, FABRIKAM, LITWARE, "evil.example", "x.azurecr.cn"]);
-        let position = w.object.spec.registries.iter().position(|r| r.server == server);
+        let position = w
+            .object
+            .spec
+            .registries
+            .iter()
+            .position(|r| r.server == server);
         w.edit(|spec| match position {
             Some(position) => drop(spec.registries.remove(position)),
             None => spec.registries.push(world::registry(server)),
@@ -53,11 +71,19 @@ const EVENTS: [fn(&mut World, &mut Dice); 22] = [
     |w, _| w.edit(|spec| spec.secret = Some(template(&[("a", "1"), ("b!", "2")], &[("c", "3")]))),
     |w, _| w.edit(|spec| spec.secret = None),
     |w, dice| w.settings.secret_metadata_prefixes = dice.pick(&[vec![], vec![String::new()]]),
-    |w, dice| on_secret(w, |secret| set_payload(secret, dice.pick(&["", "x", r#"{"auths":{"a":{}}}"#]))),
+    |w, dice| {
+        on_secret(w, |secret| {
+            set_payload(secret, dice.pick(&["", "x", r#"{"auths":{"a":{}}}"#]));
+        });
+    },
     |w, _| on_secret(w, |secret| secret.metadata.owner_references = None),
     |w, _| on_secret(w, |secret| secret.metadata.annotations = None),
     |w, _| on_secret(w, |secret| annotate(secret, ADOPT_ANNOTATION, "acr")),
-    |w, dice| on_secret(w, |secret| secret.immutable = dice.pick(&[None, Some(true)])),
+    |w, dice| {
+        on_secret(w, |secret| {
+            secret.immutable = dice.pick(&[None, Some(true)]);
+        });
+    },
 ];
 
 fn on_secret(world: &mut World, edit: impl FnOnce(&mut Secret)) {
@@ -113,18 +139,33 @@ fn whatever_happens_the_rules_hold_and_it_heals() {
 
 #[test]
 fn nothing_ever_makes_it_hasty() {
-    for error in [unavailable(), no_role(), unknown_tenant(), throttled(secs(0))] {
+    for error in [
+        unavailable(),
+        no_role(),
+        unknown_tenant(),
+        throttled(secs(0)),
+    ] {
         for (refuses_writes, held) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut world = if held { World::ready(&[CONTOSO]) } else { World::of(&[CONTOSO]) };
+            let mut world = if held {
+                World::ready(&[CONTOSO])
+            } else {
+                World::of(&[CONTOSO])
+            };
             world.refuses_writes = refuses_writes;
             let start = world.now;
             let mut look = world.look_failing(error);
             let mut looks = 0;
             while world.now < start + SignedDuration::from_hours(6) {
-                look = world.wake(&look, |_| if refuses_writes { Ok(LIFE) } else { Err(error) });
+                look = world.wake(
+                    &look,
+                    |_| if refuses_writes { Ok(LIFE) } else { Err(error) },
+                );
                 looks += 1;
             }
-            assert!(looks < 6 * 60 * 2, "{error:?}, {refuses_writes}: {looks} looks in six hours");
+            assert!(
+                looks < 6 * 60 * 2,
+                "{error:?}, {refuses_writes}: {looks} looks in six hours"
+            );
         }
     }
 }

@@ -19,14 +19,22 @@ fn refresh_after(uid: &str, fraction: f64, life: SignedDuration) -> SignedDurati
 #[test]
 fn refreshed_at_a_fraction_of_the_life_less_up_to_a_tenth() {
     for (fraction, latest) in [(0.5, LIFE / 2), (0.8, LIFE * 8 / 10), (0.1, LIFE / 10)] {
-        let waits: Vec<_> =
-            (0..200).map(|i| refresh_after(&format!("uid-{i}"), fraction, LIFE)).collect();
+        let waits: Vec<_> = (0..200)
+            .map(|i| refresh_after(&format!("uid-{i}"), fraction, LIFE))
+            .collect();
         let earliest = (latest - LIFE / 10).max(secs(10));
         let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!((earliest..=latest).contains(first), "{fraction}: {first:?}");
         assert!((earliest..=latest).contains(last), "{fraction}: {last:?}");
-        assert!(*last - *first > LIFE * 8 / 100, "{fraction}: spread over the whole window");
-        assert_eq!(refresh_after("uid-7", fraction, LIFE), waits[7], "the same each time");
+        assert!(
+            *last - *first > LIFE * 8 / 100,
+            "{fraction}: spread over the whole window"
+        );
+        assert_eq!(
+            refresh_after("uid-7", fraction, LIFE),
+            waits[7],
+            "the same each time"
+        );
     }
 }
 
@@ -67,7 +75,10 @@ fn a_wake_comes_exactly_when_the_refresh_is_due() {
         world.now = wake_at - SignedDuration::from_nanos(1);
         assert_eq!(world.plan().mints().count(), 0, "round {round}: early");
         look = world.wake(&look, |_| Ok(LIFE));
-        assert!(!look.minted().is_empty(), "round {round}: woken for nothing");
+        assert!(
+            !look.minted().is_empty(),
+            "round {round}: woken for nothing"
+        );
         assert_eq!(conditions(world.status()), READY);
     }
 }
@@ -109,12 +120,19 @@ fn a_restart_mints_nothing_that_is_fresh_and_writes_nothing() {
         let mut world = World::of(&[CONTOSO, FABRIKAM]);
         world.look();
         age(&mut world, on_its_way);
-        let before = world.look().settled.status.unwrap_or(world.status().clone());
+        let before = world
+            .look()
+            .settled
+            .status
+            .unwrap_or(world.status().clone());
         world.advance(after);
         world.restart();
         let look = world.look();
         assert!(look.is_idle());
-        assert_eq!(look.settled.status, None, "{on_its_way:?} {after:?}: was {before:?}");
+        assert_eq!(
+            look.settled.status, None,
+            "{on_its_way:?} {after:?}: was {before:?}"
+        );
     }
 }
 
@@ -141,7 +159,9 @@ fn a_token_without_iat_does_not_grow_younger() {
     let mut world = World::ready(&[CONTOSO]);
     let exp = world.now + LIFE;
     let token = world::token(99, None, exp);
-    let config = DockerConfig { tokens: [(CONTOSO.to_owned(), token.clone())].into() };
+    let config = DockerConfig {
+        tokens: [(CONTOSO.to_owned(), token.clone())].into(),
+    };
     let mut minted: Value =
         serde_json::from_str(annotation(world.secret(), MINTED_ANNOTATION).unwrap()).unwrap();
     minted["registries"][CONTOSO]["token"] = token.digest().as_str().into();

@@ -41,5 +41,9 @@ fn failures_from_before_are_neither_shown_nor_forgotten() {
     assert_eq!(conditions(world.status()), ["Ready=True/Suspended"]);
     assert_eq!(world.attempts[CONTOSO].failures, 1);
     world.restart();
-    assert_eq!(world.look().settled.status, None, "a restart changes nothing");
+    assert_eq!(
+        world.look().settled.status,
+        None,
+        "a restart changes nothing"
+    );
 }

@@ -29,7 +29,10 @@ fn a_token_of_another_digest_is_replaced_at_once_and_kept_until_then() {
     assert_eq!(look.minted(), [CONTOSO]);
     assert_eq!(
         conditions(world.status()),
-        ["Ready=False/UpstreamUnavailable", "Reconciling=True/UpstreamUnavailable"],
+        [
+            "Ready=False/UpstreamUnavailable",
+            "Reconciling=True/UpstreamUnavailable"
+        ],
         "it does not count as live"
     );
     assert_eq!(entry(world.secret(), CONTOSO), planted, "better than none");
@@ -42,7 +45,12 @@ fn a_token_of_another_digest_is_replaced_at_once_and_kept_until_then() {
 #[test]
 fn a_forged_minted_annotation_gains_nothing() {
     for forged in [
-        "", "{}", "null", "[]", "\u{0}", r#"{"v":2}"#,
+        "",
+        "{}",
+        "null",
+        "[]",
+        "\u{0}",
+        r#"{"v":2}"#,
         r#"{"v":1,"registries":{"contoso.azurecr.io":{"for":"","token":""}}}"#,
         r#"{"v":1,"registries":{"contoso.azurecr.io":{"for":"x","token":"y"}}}"#,
         r#"{"v":1,"labels":["app.kubernetes.io/managed-by"],"annotations":["acrcred.dev/minted","acrcred.dev/owner-uid"]}"#,
@@ -52,8 +60,17 @@ fn a_forged_minted_annotation_gains_nothing() {
         annotate(world.secret(), MINTED_ANNOTATION, forged);
         let look = world.look();
         assert_eq!(look.minted(), [CONTOSO], "{forged}");
-        assert!(!look.writes.iter().any(|write| matches!(write, SecretWrite::Remove(_))), "{forged}");
-        assert_eq!(annotation(world.secret(), OWNER_UID_ANNOTATION), Some("uid-1"));
+        assert!(
+            !look
+                .writes
+                .iter()
+                .any(|write| matches!(write, SecretWrite::Remove(_))),
+            "{forged}"
+        );
+        assert_eq!(
+            annotation(world.secret(), OWNER_UID_ANNOTATION),
+            Some("uid-1")
+        );
         assert_eq!(world.secret().metadata.labels, before.metadata.labels);
         assert_eq!(conditions(world.status()), READY);
     }
@@ -62,7 +79,13 @@ fn a_forged_minted_annotation_gains_nothing() {
 #[test]
 fn a_removed_minted_annotation_mints_anew() {
     let mut world = World::ready(&[CONTOSO]);
-    world.secret().metadata.annotations.as_mut().unwrap().remove(MINTED_ANNOTATION);
+    world
+        .secret()
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .remove(MINTED_ANNOTATION);
     assert_eq!(world.look().minted(), [CONTOSO]);
 }
 
@@ -75,20 +98,36 @@ fn an_edited_entry_is_minted_anew() {
         ("auth", ""),
     ] {
         let mut world = World::ready(&[CONTOSO]);
-        edited(world.secret(), |config| config["auths"][CONTOSO][field] = value.into());
+        edited(world.secret(), |config| {
+            config["auths"][CONTOSO][field] = value.into();
+        });
         let look = world.look();
         assert_eq!(look.minted(), [CONTOSO], "{field}");
         assert_eq!(conditions(world.status()), READY);
-        assert_eq!(payload(world.secret())["auths"][CONTOSO].as_object().unwrap().len(), 3);
+        assert_eq!(
+            payload(world.secret())["auths"][CONTOSO]
+                .as_object()
+                .unwrap()
+                .len(),
+            3
+        );
     }
 }
 
 #[test]
 fn what_we_would_not_write_is_removed_without_a_mint() {
     let cases: [fn(&mut World); 4] = [
-        |w| edited(w.secret(), |config| config["auths"]["example.com"] = json!({"auth": "dTpw"})),
+        |w| {
+            edited(w.secret(), |config| {
+                config["auths"]["example.com"] = json!({"auth": "dTpw"});
+            });
+        },
         |w| edited(w.secret(), |config| config["credsStore"] = "evil".into()),
-        |w| edited(w.secret(), |config| config["auths"][CONTOSO]["identitytoken"] = "x".into()),
+        |w| {
+            edited(w.secret(), |config| {
+                config["auths"][CONTOSO]["identitytoken"] = "x".into();
+            });
+        },
         |w| plant(w, FABRIKAM),
     ];
     for (case, tamper) in cases.iter().enumerate() {
@@ -104,11 +143,21 @@ fn what_we_would_not_write_is_removed_without_a_mint() {
 
 #[test]
 fn garbage_is_replaced() {
-    for garbage in ["", "{}", "[]", "\u{0}\u{1}", r#"{"auths":{"contoso.azurecr.io":null}}"#] {
+    for garbage in [
+        "",
+        "{}",
+        "[]",
+        "\u{0}\u{1}",
+        r#"{"auths":{"contoso.azurecr.io":null}}"#,
+    ] {
         let mut world = World::ready(&[CONTOSO]);
         set_payload(world.secret(), garbage);
         let look = world.look();
-        assert_eq!((look.minted(), look.writes.len()), (vec![CONTOSO], 1), "{garbage}");
+        assert_eq!(
+            (look.minted(), look.writes.len()),
+            (vec![CONTOSO], 1),
+            "{garbage}"
+        );
         assert_eq!(conditions(world.status()), READY);
     }
     let mut world = World::ready(&[CONTOSO]);

@@ -77,7 +77,9 @@ impl World {
             object,
             settings: Settings {
                 policy: Policy::new(vec![PolicyRule::new("demo", "*")]),
-                clouds: Cloud::ALL.map(|cloud| (cloud, cloud.default_authority())).into(),
+                clouds: Cloud::ALL
+                    .map(|cloud| (cloud, cloud.default_authority()))
+                    .into(),
                 audience: Audience::default(),
                 controller: Some((client, tenant)),
                 refresh_fraction: 0.5,
@@ -108,7 +110,10 @@ impl World {
     }
 
     pub fn status(&self) -> &AcrCredentialStatus {
-        self.object.status.as_ref().expect("nothing looked at the object yet")
+        self.object
+            .status
+            .as_ref()
+            .expect("nothing looked at the object yet")
     }
 
     pub fn secret(&mut self) -> &mut Secret {
@@ -160,16 +165,22 @@ impl World {
         let (mut writes, mut refused) = (Vec::new(), None);
         let settled = loop {
             let settled = settle(&self.observed(refused.clone()), &plan, &outcomes, self.now);
-            let Some(write) = &settled.write else { break settled };
+            let Some(write) = &settled.write else {
+                break settled;
+            };
             assert!(writes.len() < 4, "writes without end: {writes:?}");
             writes.push(write.clone());
             if self.refuses_writes {
                 let (reason, message) = (Reason::Forbidden, "no".to_owned());
                 refused = Some(Refusal { reason, message });
             } else if self.write(write) {
-                self.known.extend(outcomes.values().flatten().map(|credential| {
-                    (credential.token.digest().as_str().to_owned(), credential.lifetime)
-                }));
+                self.known
+                    .extend(outcomes.values().flatten().map(|credential| {
+                        (
+                            credential.token.digest().as_str().to_owned(),
+                            credential.lifetime,
+                        )
+                    }));
             } else {
                 writes.pop();
                 self.believed = None;
@@ -182,13 +193,20 @@ impl World {
         if let SecretState::Present(snapshot) = self.observed(None).secret {
             self.known = snapshot.lifetimes();
         }
-        self.check(&plan, &outcomes, &settled, refused);
-        Look { plan, writes, settled }
+        self.check(&plan, &outcomes, &settled, refused.as_ref());
+        Look {
+            plan,
+            writes,
+            settled,
+        }
     }
 
     /// Looks when the last look asked for it, with an answer for each mint.
     pub fn wake(&mut self, last: &Look, answer: impl FnMut(&str) -> Answer) -> Look {
-        let wake_at = last.settled.wake_at.expect("nothing asked for another look");
+        let wake_at = last
+            .settled
+            .wake_at
+            .expect("nothing asked for another look");
         self.now = self.now.max(wake_at);
         self.look_at(answer)
     }
@@ -235,10 +253,14 @@ impl World {
             }
             (SecretWrite::Remove(removal), Some(there))
                 if Some(&removal.uid) == there.metadata.uid.as_ref()
-                    && Some(&removal.resource_version) == there.metadata.resource_version.as_ref() =>
+                    && Some(&removal.resource_version)
+                        == there.metadata.resource_version.as_ref() =>
             {
                 let metadata = &mut there.metadata;
-                metadata.labels.get_or_insert_default().retain(|key, _| !removal.labels.contains(key));
+                metadata
+                    .labels
+                    .get_or_insert_default()
+                    .retain(|key, _| !removal.labels.contains(key));
                 let annotations = metadata.annotations.get_or_insert_default();
                 annotations.retain(|key, _| !removal.annotations.contains(key));
                 there
@@ -251,53 +273,86 @@ impl World {
     }
 
     /// What holds after every look.
-    fn check(&self, plan: &Plan, outcomes: &Outcomes, settled: &Settled, refused: Option<Refusal>) {
-        let again = settle(&self.observed(refused.clone()), plan, outcomes, self.now);
+    fn check(
+        &self,
+        plan: &Plan,
+        outcomes: &Outcomes,
+        settled: &Settled,
+        refusal: Option<&Refusal>,
+    ) {
+        let again = settle(&self.observed(refusal.cloned()), plan, outcomes, self.now);
         assert_eq!(again.status, None, "the status does not settle");
         assert_eq!(again.note, None, "an event twice");
         let status = conditions(self.status());
         let has = |condition: &str| status.iter().any(|c| c.starts_with(condition));
         let ready = has("Ready=True");
         assert_ne!(ready, has("Ready=False"), "{status:?}");
-        assert!(!(ready && (has("Stalled") || has("Reconciling"))), "{status:?}");
+        assert!(
+            !(ready && (has("Stalled") || has("Reconciling"))),
+            "{status:?}"
+        );
         assert!(!(has("Stalled") && has("Reconciling")), "{status:?}");
         assert!(ready || !has("RefreshFailing"), "{status:?}");
         let registries = &self.object.spec.registries;
-        let live = registries.iter().all(|registry| self.holds_live(&registry.server));
-        let refuses = |(_, decision): &(String, Decision)| matches!(decision, Decision::Refuse(_));
+        let live = registries
+            .iter()
+            .all(|registry| self.holds_live(&registry.server));
+        let is_refused =
+            |(_, decision): &(String, Decision)| matches!(decision, Decision::Refuse(_));
         if self.believed.is_none() {
-            assert!(live || !ready, "ready without a live credential: {status:?}");
-            let unhindered = plan.blocked.is_none() && !plan.registries.iter().any(refuses);
-            assert!(ready || !live || !unhindered, "live but not ready: {status:?}");
+            assert!(
+                live || !ready,
+                "ready without a live credential: {status:?}"
+            );
+            let unhindered = plan.blocked.is_none() && !plan.registries.iter().any(is_refused);
+            assert!(
+                ready || !live || !unhindered,
+                "live but not ready: {status:?}"
+            );
         }
         let next = self.plan();
-        let acts = |(_, d): &(String, Decision)| matches!(d, Decision::Mint(_) | Decision::Fail(..));
+        let acts =
+            |(_, d): &(String, Decision)| matches!(d, Decision::Mint(_) | Decision::Fail(..));
         let acts = next.registries.iter().any(acts);
         let is_due = settled.wake_at.is_some_and(|at| at <= self.now);
-        if refused.is_some() {
+        if refusal.is_some() {
             assert!(!is_due, "a refused write is tried again without a pause");
         } else {
-            assert_eq!(is_due, acts, "woken without a need, or not woken: {settled:?}");
+            assert_eq!(
+                is_due, acts,
+                "woken without a need, or not woken: {settled:?}"
+            );
         }
         let said = format!("{plan:?} {settled:?} {:?}", self.object.status);
         for host in self.secret.iter().flat_map(hosts) {
-            let password = payload(self.secret.as_ref().unwrap())["auths"][&host]["password"].clone();
-            assert!(!said.contains(password.as_str().unwrap_or("?????")), "a token is shown");
+            let password =
+                payload(self.secret.as_ref().unwrap())["auths"][&host]["password"].clone();
+            assert!(
+                !said.contains(password.as_str().unwrap_or("?????")),
+                "a token is shown"
+            );
         }
     }
 
     /// Whether the Secret is ours and holds a live token for `host` that we minted, told without the
     /// code under test.
     fn holds_live(&self, host: &str) -> bool {
-        let Some(secret) = &self.secret else { return false };
+        let Some(secret) = &self.secret else {
+            return false;
+        };
         let payload = payload(secret);
-        let Some(password) = payload["auths"][host]["password"].as_str() else { return false };
+        let Some(password) = payload["auths"][host]["password"].as_str() else {
+            return false;
+        };
         let token = Token::new(password.to_owned());
         let minted: Value = annotation(secret, MINTED_ANNOTATION)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
         minted["registries"][host]["token"].as_str() == Some(token.digest().as_str())
-            && self.known.get(token.digest().as_str()).is_some_and(|life| self.now < life.end)
+            && self
+                .known
+                .get(token.digest().as_str())
+                .is_some_and(|life| self.now < life.end)
     }
 }
 
@@ -313,18 +368,29 @@ pub(super) fn token(serial: u32, iat: Option<Timestamp>, exp: Timestamp) -> Toke
     let iat = iat.map(Timestamp::as_second);
     let claims = json!({"jti": serial, "iat": iat, "exp": exp.as_second()});
     let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    Token::new(format!("{}.{}.c2ln", part(&json!({"alg": "none"})), part(&claims)))
+    Token::new(format!(
+        "{}.{}.c2ln",
+        part(&json!({"alg": "none"})),
+        part(&claims)
+    ))
 }
 
 /// Server-side apply, as far as we use it.
 fn merge(there: &mut Secret, applied: &Secret) {
     let (old, new) = (&mut there.metadata, &applied.metadata);
-    old.labels.get_or_insert_default().extend(new.labels.clone().unwrap_or_default());
-    old.annotations.get_or_insert_default().extend(new.annotations.clone().unwrap_or_default());
+    old.labels
+        .get_or_insert_default()
+        .extend(new.labels.clone().unwrap_or_default());
+    old.annotations
+        .get_or_insert_default()
+        .extend(new.annotations.clone().unwrap_or_default());
     let owners = old.owner_references.get_or_insert_default();
     for owner in new.owner_references.iter().flatten() {
         owners.retain(|there| there.uid != owner.uid);
         owners.push(owner.clone());
     }
-    there.data.get_or_insert_default().extend(applied.data.clone().unwrap_or_default());
+    there
+        .data
+        .get_or_insert_default()
+        .extend(applied.data.clone().unwrap_or_default());
 }

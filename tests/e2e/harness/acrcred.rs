@@ -58,10 +58,19 @@ impl Scene {
         let metrics = Metrics::new("test", true);
         let readiness = Readiness::default();
         let transport = Transport::new(&self.transport())?;
-        let rules = tuning.policy.iter().map(|(ns, server)| PolicyRule::new(ns, server));
-        let authorities = tuning.clouds.iter().map(|cloud| (*cloud, cloud.default_authority()));
+        let rules = tuning
+            .policy
+            .iter()
+            .map(|(ns, server)| PolicyRule::new(ns, server));
+        let authorities = tuning
+            .clouds
+            .iter()
+            .map(|cloud| (*cloud, cloud.default_authority()));
         let controller = Controller::new(ControllerOptions {
-            client: self.control_plane.service_account_client(namespace, name).await?,
+            client: self
+                .control_plane
+                .service_account_client(namespace, name)
+                .await?,
             settings: Settings {
                 policy: Policy::new(rules.collect()),
                 clouds: authorities.collect::<BTreeMap<_, _>>(),
@@ -89,10 +98,18 @@ impl Scene {
         let task = tokio::spawn(controller.clone().run(stop.clone()));
         soon("acrcred has its first list", async || {
             let awaited = readiness.awaited();
-            if awaited.is_empty() { Ok(()) } else { Err(awaited.join(", ")) }
+            if awaited.is_empty() {
+                Ok(())
+            } else {
+                Err(awaited.join(", "))
+            }
         })
         .await?;
-        Ok(Acrcred { controller, stop, task: Some(task) })
+        Ok(Acrcred {
+            controller,
+            stop,
+            task: Some(task),
+        })
     }
 
     /// How acrcred reaches Azure: through the emulator's proxy.

@@ -33,7 +33,10 @@ impl Crane {
         let tarball = self.dir.path().join("pulled.tar");
         let path = tarball.to_string_lossy().into_owned();
         self.run(&["pull", image, &path]).await?;
-        ensure!(tokio::fs::metadata(&tarball).await?.len() > 0, "an empty image");
+        ensure!(
+            tokio::fs::metadata(&tarball).await?.len() > 0,
+            "an empty image"
+        );
         self.run(&["digest", image]).await
     }
 
@@ -48,7 +51,8 @@ impl Crane {
         // An empty archive: two blocks of zeros.
         tokio::fs::write(&layer, [0; 1024]).await?;
         let layer = layer.to_string_lossy().into_owned();
-        self.run(&["append", "--new_layer", &layer, "--new_tag", image]).await?;
+        self.run(&["append", "--new_layer", &layer, "--new_tag", image])
+            .await?;
         Ok(())
     }
 
@@ -65,7 +69,11 @@ impl Crane {
             .output()
             .await?;
         if !output.status.success() {
-            bail!("crane {}: {}", arguments[0], String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "crane {}: {}",
+                arguments[0],
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }

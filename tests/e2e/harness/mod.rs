@@ -5,9 +5,11 @@ mod crane;
 mod objects;
 mod scene;
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use controlplane::{ControlPlane, Options};
 use k8s_openapi::api::core::v1::Secret;
@@ -35,9 +37,18 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 
-/// Runs a test on the runtime that all share.
+/// Runs a test on the runtime that all share, and notes how long it took (`make test` prints the slowest).
 pub fn run(test: impl Future<Output = anyhow::Result<()>>) {
-    if let Err(error) = RUNTIME.block_on(test) {
+    let started = Instant::now();
+    let result = RUNTIME.block_on(test);
+    let took = started.elapsed().as_secs_f64();
+    let thread = std::thread::current();
+    let line = format!("{took:8.2} s  {}\n", thread.name().unwrap_or_default());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("durations");
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // A time that cannot be noted fails no test.
+    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    if let Err(error) = result {
         panic!("{error:#}");
     }
 }
@@ -65,17 +76,25 @@ pub async fn control_plane() -> anyhow::Result<&'static ControlPlane> {
 async fn policy_is_in_force(control_plane: &ControlPlane) -> anyhow::Result<()> {
     let namespace = control_plane.create_namespace("policy").await?;
     let foreign = Secret {
-        metadata: ObjectMeta { name: Some("foreign".into()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some("foreign".into()),
+            ..ObjectMeta::default()
+        },
         ..Secret::default()
     };
     let secrets: Api<Secret> = Api::namespaced(control_plane.admin(), &namespace);
     secrets.create(&PostParams::default(), &foreign).await?;
     let (controller, name) = CONTROLLER;
-    let client = control_plane.service_account_client(controller, name).await?;
+    let client = control_plane
+        .service_account_client(controller, name)
+        .await?;
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     soon("the admission policy is in force", async || {
         let patch = Patch::Merge(serde_json::json!({}));
-        match secrets.patch("foreign", &PatchParams::default(), &patch).await {
+        match secrets
+            .patch("foreign", &PatchParams::default(), &patch)
+            .await
+        {
             Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),
             other => Err(format!("{:?}", other.map(|_| "taken"))),
         }
@@ -85,7 +104,9 @@ async fn policy_is_in_force(control_plane: &ControlPlane) -> anyhow::Result<()> 
 
 /// A path under `config/`.
 pub fn config(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(path)
 }
 
 /// Waits for a state, with the usual limit.

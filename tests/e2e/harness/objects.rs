@@ -18,7 +18,10 @@ pub struct Objects {
 
 /// An `AcrCredential` for registries, with the controller's identity.
 pub fn manifest(name: &str, registries: &[&TestRegistry]) -> AcrCredential {
-    let registries: Vec<Value> = registries.iter().map(|r| json!({"server": r.server})).collect();
+    let registries: Vec<Value> = registries
+        .iter()
+        .map(|r| json!({"server": r.server}))
+        .collect();
     serde_json::from_value(json!({
         "apiVersion": "acrcred.dev/v1alpha1",
         "kind": "AcrCredential",
@@ -31,7 +34,10 @@ pub fn manifest(name: &str, registries: &[&TestRegistry]) -> AcrCredential {
 /// The condition of a type, if the object has it.
 pub fn condition<'a>(object: &'a AcrCredential, kind: &str) -> Option<&'a Condition> {
     let status = object.status.as_ref()?;
-    status.conditions.iter().find(|condition| condition.type_ == kind)
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
 }
 
 impl Objects {
@@ -43,7 +49,10 @@ impl Objects {
     }
 
     pub async fn create(&self, object: &AcrCredential) -> Result<AcrCredential> {
-        Ok(self.credentials.create(&PostParams::default(), object).await?)
+        Ok(self
+            .credentials
+            .create(&PostParams::default(), object)
+            .await?)
     }
 
     /// Creates an object and waits until it is ready.
@@ -55,11 +64,16 @@ impl Objects {
     /// Merges a change into an object.
     pub async fn change(&self, name: &str, change: Value) -> Result<AcrCredential> {
         let patch = Patch::Merge(change);
-        Ok(self.credentials.patch(name, &PatchParams::default(), &patch).await?)
+        Ok(self
+            .credentials
+            .patch(name, &PatchParams::default(), &patch)
+            .await?)
     }
 
     pub async fn delete(&self, name: &str) -> Result<()> {
-        self.credentials.delete(name, &DeleteParams::default()).await?;
+        self.credentials
+            .delete(name, &DeleteParams::default())
+            .await?;
         Ok(())
     }
 
@@ -78,13 +92,21 @@ impl Objects {
     ) -> Result<AcrCredential> {
         let what = format!("{name} has {kind}={status} ({reason})");
         soon(&what, async || {
-            let object = self.credentials.get(name).await.map_err(|error| error.to_string())?;
+            let object = self
+                .credentials
+                .get(name)
+                .await
+                .map_err(|error| error.to_string())?;
             let found = condition(&object, kind).is_some_and(|condition| {
                 condition.status == status
                     && condition.reason == reason
                     && condition.observed_generation == object.metadata.generation
             });
-            if found { Ok(object) } else { Err(format!("{:?}", object.status)) }
+            if found {
+                Ok(object)
+            } else {
+                Err(format!("{:?}", object.status))
+            }
         })
         .await
     }
@@ -97,8 +119,16 @@ impl Objects {
         predicate: impl Fn(&AcrCredential) -> bool,
     ) -> Result<AcrCredential> {
         soon(what, async || {
-            let object = self.credentials.get(name).await.map_err(|error| error.to_string())?;
-            if predicate(&object) { Ok(object) } else { Err(format!("{:?}", object.status)) }
+            let object = self
+                .credentials
+                .get(name)
+                .await
+                .map_err(|error| error.to_string())?;
+            if predicate(&object) {
+                Ok(object)
+            } else {
+                Err(format!("{:?}", object.status))
+            }
         })
         .await
     }
@@ -138,6 +168,9 @@ impl Objects {
 }
 
 fn docker_config(secret: &Secret) -> Result<Vec<u8>> {
-    let data = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
+    let data = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(".dockerconfigjson"));
     Ok(data.context("a Docker configuration")?.0.clone())
 }

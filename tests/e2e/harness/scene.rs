@@ -45,7 +45,10 @@ pub struct TestRegistry {
 impl Scene {
     /// On the emulator that all share: its clock stays as it is.
     pub async fn new(name: &str) -> Result<Self> {
-        let emulator = SHARED_EMULATOR.get_or_try_init(start_emulator).await?.clone();
+        let emulator = SHARED_EMULATOR
+            .get_or_try_init(start_emulator)
+            .await?
+            .clone();
         Self::on(emulator, name).await
     }
 
@@ -67,7 +70,10 @@ impl Scene {
             emulator,
             number,
         };
-        scene.emulator.add_tenant(Tenant { tenant_id: scene.tenant_id.clone(), ..Tenant::default() })?;
+        scene.emulator.add_tenant(Tenant {
+            tenant_id: scene.tenant_id.clone(),
+            ..Tenant::default()
+        })?;
         scene.trust(CONTROLLER)?;
         Ok(scene)
     }
@@ -138,7 +144,11 @@ impl Scene {
 
     /// crane with these credentials and no others.
     pub fn crane(&self, docker_config: &[u8]) -> Result<Crane> {
-        Crane::new(self.control_plane.tools().path(Tool::Crane), &self.emulator, docker_config)
+        Crane::new(
+            self.control_plane.tools().path(Tool::Crane),
+            &self.emulator,
+            docker_config,
+        )
     }
 
     fn crane_as_admin(&self, registry: &TestRegistry) -> Result<Crane> {
@@ -166,14 +176,19 @@ impl Scene {
     /// How often anybody asked the proxy for `host`.
     pub fn connects_to(&self, host: &str) -> usize {
         let connects = self.emulator.connects();
-        connects.iter().filter(|connect| connect.host.contains(host)).count()
+        connects
+            .iter()
+            .filter(|connect| connect.host.contains(host))
+            .count()
     }
 
     /// Requests of acrcred to the API server in the test's namespace, once all are written down.
     pub async fn calls(&self) -> Result<controlplane::Calls> {
         let calls = self.control_plane.audit().settled().await?;
         let (namespace, name) = CONTROLLER;
-        Ok(calls.by_service_account(namespace, name).in_namespace(&self.namespace))
+        Ok(calls
+            .by_service_account(namespace, name)
+            .in_namespace(&self.namespace))
     }
 }
 
