@@ -47,11 +47,12 @@ async fn run(config: Config) -> Result<(), Failure> {
         no_proxy: config.proxy.no_proxy,
         ca_file: config.ca_file,
     })?;
+    let client = controller::connect(config.kubeconfig.as_deref()).await?;
     let rules = config.allow_controller_identity.iter();
     let rules = rules.map(|pair| PolicyRule::new(&pair.namespace, &pair.server));
     let identity = config.controller_identity;
     let controller = Controller::new(ControllerOptions {
-        client: controller::connect(config.kubeconfig.as_deref()).await?,
+        client: client.clone(),
         settings: Settings {
             policy: Policy::new(rules.collect()),
             clouds: config.clouds,
@@ -87,6 +88,11 @@ async fn run(config: Config) -> Result<(), Failure> {
     };
     let admin = tokio::spawn(admin.serve(listener, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    if controller::is_fenced(&client).await == Some(false) {
+        tracing::warn!(
+            "no admission policy keeps this ServiceAccount from Secrets that are not acrcred's; apply config/policy"
+        );
+    }
     controller.run(stop.clone()).await;
     if !stop.is_cancelled() {
         return Err("a watch of the API server ended for good; see the log".into());

@@ -38,11 +38,11 @@ pub enum Reason {
     SecretTypeMismatch,
     /// The Secret of this object's predecessor awaits garbage collection.
     AwaitingSecretDeletion,
-    /// The assertion file is missing or malformed.
+    /// The assertion file is missing or malformed, or Entra does not know the client or tenant.
     InvalidIdentity,
     /// Entra trusts no such issuer, subject and audience.
     FederationMismatch,
-    /// Entra refused for another reason that somebody must mend.
+    /// Entra refused for another reason, which its code tells.
     EntraRefused,
     /// The registry refused the identity.
     RegistryRefused,

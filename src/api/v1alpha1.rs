@@ -128,13 +128,13 @@ pub struct SecretTemplate {
     /// Labels to put on the Secret, only under prefixes that the operator allows
     /// (--secret-metadata-prefixes).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations to put on the Secret, only under prefixes that the operator allows
     /// (--secret-metadata-prefixes).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16), inner(length(max = 1024)))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 1024}))]
     pub annotations: BTreeMap<String, String>,
 }
 

@@ -1,9 +1,15 @@
 //! The way to the API server.
 
 use std::path::Path;
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+/// A slow API server must not hold up the start for a warning.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Indicates that no client for the API server can be set up.
 #[derive(Debug, thiserror::Error)]
@@ -48,4 +54,27 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
         config.proxy_url = None;
     }
     Ok(Client::try_from(config)?)
+}
+
+/// Whether an admission policy keeps us from Secrets that are not marked as ours, as `config/policy` does.
+/// Asks by trying, without effect, what must be refused. `None` where the API server does not say.
+pub async fn is_fenced(client: &Client) -> Option<bool> {
+    let unmarked = Secret {
+        metadata: ObjectMeta {
+            generate_name: Some("acrcred-policy-check-".into()),
+            ..ObjectMeta::default()
+        },
+        ..Secret::default()
+    };
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let secrets: Api<Secret> = Api::default_namespaced(client.clone());
+    let answer = tokio::time::timeout(PATIENCE, secrets.create(&dry_run, &unmarked)).await;
+    match answer {
+        Ok(Ok(_)) => Some(false),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Some(true),
+        _ => None,
+    }
 }

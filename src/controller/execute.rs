@@ -56,7 +56,7 @@ impl Controller {
                 }
                 WrittenSecret::Conflict => self.look_again(observed, key).await?,
                 WrittenSecret::Refused(refusal) => observed.refused = Some(refusal),
-                WrittenSecret::RefusedByPolicy(refusal) => {
+                WrittenSecret::RefusedForThis(refusal) => {
                     let before = observed.secret.clone();
                     self.look_again(observed, key).await?;
                     if observed.secret == before {
@@ -66,6 +66,9 @@ impl Controller {
                 WrittenSecret::NamespaceGone => return Ok(None),
             }
         }
+        // Whoever else writes it, the status must not go on telling of a credential that is no more.
+        let settled = settle(observed, plan, outcomes, self.clock.now());
+        self.report(observed.object, key, &settled).await?;
         Err(ApiError::Contended)
     }
 

@@ -26,7 +26,7 @@ use crate::plan::Settings;
 use crate::process::{Clock, Metrics, Readiness};
 
 pub use api_call::ApiLimit;
-pub use client::{ConnectError, connect};
+pub use client::{ConnectError, connect, is_fenced};
 use queue::DueQueue;
 use tracked::TrackedObjects;
 use watch::Scope;

@@ -31,8 +31,8 @@ pub(super) enum WrittenSecret {
     Conflict,
     /// The API server does not let us.
     Refused(Refusal),
-    /// An admission policy does not let us: the Secret may be another's by now.
-    RefusedByPolicy(Refusal),
+    /// The API server does not let us, possibly because the Secret is another by now.
+    RefusedForThis(Refusal),
     /// The namespace is gone or going: there is nothing left to do.
     NamespaceGone,
 }
@@ -104,12 +104,9 @@ impl Controller {
             Err(status) if status.is_conflict() || status.is_already_exists() => {
                 WrittenSecret::Conflict
             }
-            // Another UID than the one meant is answered as a change of an immutable field.
-            Err(status) if status.is_invalid() && !matches!(write, SecretWrite::Create(_)) => {
-                WrittenSecret::Conflict
-            }
-            Err(status) if is_refused_by_policy(&status) => {
-                WrittenSecret::RefusedByPolicy(refusal(object, &status))
+            // A changed UID is a change of an immutable field, and an admission policy judges what is there.
+            Err(status) if status.is_invalid() || is_refused_by_policy(&status) => {
+                WrittenSecret::RefusedForThis(refusal(object, &status))
             }
             Err(status) => WrittenSecret::Refused(refusal(object, &status)),
         })

@@ -166,7 +166,7 @@ pub(super) fn status(
             .flatten(),
         registries: registry_statuses,
         attached: Vec::new(),
-        last_handled_refresh: before.last_handled_refresh,
+        last_handled_refresh: None,
     }
 }
 
@@ -179,7 +179,8 @@ fn registry_reason(
     let is_live = registry
         .lifetime
         .is_some_and(|lifetime| lifetime.is_live(now));
-    match (&registry.problem, &plan.blocked) {
+    let whole = observed.refused.as_ref().or(plan.blocked.as_ref());
+    match (&registry.problem, whole) {
         (Some((refusal, _)), _) => refusal.reason,
         (None, Some(blocked)) => blocked.reason,
         (None, None) if observed.object.spec.suspend => Reason::Suspended,

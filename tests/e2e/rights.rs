@@ -77,6 +77,14 @@ fn a_stolen_token_reads_and_writes_no_foreign_secret() {
                 .await,
         );
 
+        let strip = json!({"metadata": {"ownerReferences": null, "annotations": {"acrcred.dev/owner-uid": null}}});
+        forbidden(
+            "stripping its marks",
+            secrets
+                .patch("acr", &PatchParams::default(), &Patch::Merge(strip))
+                .await,
+        );
+
         let uid = owner.metadata.uid.unwrap_or_default();
         let mark =
             json!({"acrcred.dev/owner-uid": uid, "kubernetes.io/service-account.name": "default"});
