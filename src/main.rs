@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use acrcred::args::{Args, Config};
-use acrcred::azure::{AssertionFile, Minter, Transport, TransportConfig};
+use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{self, Controller, ControllerOptions};
 use acrcred::plan::{Policy, PolicyRule, Settings};
 use acrcred::process::{self, Admin, Clock, Liveness, Metrics, Readiness};
@@ -47,7 +47,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         no_proxy: config.proxy.no_proxy,
         ca_file: config.ca_file,
     })?;
-    let client = controller::connect(config.kubeconfig.as_deref()).await?;
+    let client = controller::connect(config.kubeconfig.as_deref(), config.watch_timeout).await?;
     let rules = config.allow_controller_identity.iter();
     let rules = rules.map(|pair| PolicyRule::new(&pair.namespace, &pair.server));
     let identity = config.controller_identity;
@@ -63,7 +63,9 @@ async fn run(config: Config) -> Result<(), Failure> {
             refresh_fraction: config.refresh_fraction,
             secret_metadata_prefixes: config.secret_metadata_prefixes,
         },
-        assertion: identity.map(|own| AssertionFile::new(own.token_file)),
+        assertion: identity.map(|own| -> Box<dyn AssertionSource> {
+            Box::new(AssertionFile::new(own.token_file))
+        }),
         minter: Minter::new(
             transport,
             clock.clone(),

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use controlplane::{ControlPlane, Options};
+use controlplane::{ControlPlane, Options, eventually};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 
@@ -15,6 +15,7 @@ use crate::folder::Folder;
 use crate::secret::PullSecret;
 use crate::shell::Line;
 use crate::stop::in_one_piece;
+use crate::story::Story;
 
 /// How long a reconcile may take that takes a moment.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -42,6 +43,12 @@ impl Cluster {
         let mut command = self.control_plane.kubectl();
         command.env("KUBECACHEDIR", &self.kubectl_cache);
         Line::new("kubectl", command, arguments).at(checkout::root())
+    }
+
+    /// Runs `kubectl …`, whose arguments hold no blanks; it has to succeed.
+    pub async fn run(&self, story: &Story, arguments: &str) -> Result<String> {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        self.kubectl(&arguments).run(story).await
     }
 
     /// What a namespace's Secret of that name holds, if there is one.
@@ -75,6 +82,32 @@ impl Cluster {
             .into_iter()
             .filter_map(|secret| secret.metadata.name)
             .collect())
+    }
+
+    /// Waits until the admission policy keeps a `ServiceAccount` from Secrets that are not acrcred's: the
+    /// API server takes a moment to enforce a new one.
+    pub async fn fenced(&self, (account, name): (&str, &str), namespace: &str) -> Result<()> {
+        let client = self
+            .control_plane
+            .service_account_client(account, name)
+            .await?;
+        let secrets: Api<Secret> = Api::namespaced(client, namespace);
+        let mut unmarked = Secret::default();
+        unmarked.metadata.name = Some("unmarked".into());
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        eventually(
+            SOON,
+            "the admission policy is in force",
+            async || match secrets.create(&dry_run, &unmarked).await {
+                Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),
+                Err(error) => Err(error.to_string()),
+                Ok(_) => Err("a Secret that is not acrcred's could be created".to_owned()),
+            },
+        )
+        .await
     }
 
     fn credentials(&self, namespace: &str) -> Api<DynamicObject> {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::Cast;
 use crate::azure::{CLIENT, TENANT};
+use crate::cluster::SOON;
 use crate::story::Story;
 
 pub const REGISTRY_AUDIENCE: &str = "https://containerregistry.azure.net";
@@ -17,6 +18,7 @@ pub struct EntraToken(String);
 /// A client that goes where acrcred goes.
 pub fn client(cast: &Cast) -> Result<Client> {
     let client = Client::builder()
+        .timeout(SOON)
         .proxy(Proxy::https(cast.azure.proxy())?)
         .tls_certs_only([Certificate::from_pem(cast.azure.ca())?]);
     Ok(client.build()?)

@@ -132,7 +132,10 @@ impl Pod {
     }
 
     async fn ready(&mut self) -> Result<()> {
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(SOON)
+            .build()?;
         let url = format!("http://{}/readyz", self.admin);
         let deadline = Instant::now() + SOON;
         loop {

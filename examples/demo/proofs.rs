@@ -24,29 +24,20 @@ const MESSAGE: &str = r#"{.status.conditions[?(@.type=="Ready")].message}"#;
 pub async fn credential(story: &mut Story, cast: &Cast) -> Result<()> {
     story.step("Ask for a credential");
     let cluster = &cast.cluster;
-    cluster
-        .kubectl(&["apply", "-f", "config/samples"])
-        .run(story)
-        .await?;
+    cluster.run(story, "apply -f config/samples").await?;
     wait_ready(story, cast, "--all").await?;
+    cluster.run(story, "get acrcredentials -A").await?;
+    let (name, place) = (SAMPLE, ALLOWED);
     cluster
-        .kubectl(&["get", "acrcredentials", "-A"])
-        .run(story)
+        .run(story, &format!("get secret {name} -n {place}"))
         .await?;
+    let expiry = "-o jsonpath={.status.expiresAt}";
     cluster
-        .kubectl(&["get", "secret", SAMPLE, "-n", ALLOWED])
-        .run(story)
+        .run(
+            story,
+            &format!("get acrcredential {name} -n {place} {expiry}"),
+        )
         .await?;
-    let expiry = [
-        "get",
-        "acrcredential",
-        SAMPLE,
-        "-n",
-        ALLOWED,
-        "-o",
-        "jsonpath={.status.expiresAt}",
-    ];
-    cluster.kubectl(&expiry).run(story).await?;
     let expires_at = agreed_expiry(cast).await?;
     let left = from_now(expires_at)?;
     story.proved(&format!(
@@ -181,20 +172,16 @@ pub async fn policy(story: &mut Story, cast: &Cast) -> Result<()> {
     let before = cast.azure.traffic();
     apply_northwind(story, cast, ELSEWHERE).await?;
     let refused = format!("--for=jsonpath={REASON}={REFUSED}");
-    let arguments = ["wait", &refused, "acrcredential/northwind"];
-    let refused = wait_for(story, cast, ELSEWHERE, &arguments).await;
-    refused.context("the policy does not hold in namespace elsewhere")?;
-    let message = format!("jsonpath={MESSAGE}");
-    let arguments = [
-        "get",
-        "acrcredential",
-        "northwind",
-        "-n",
+    let refused = wait_for(
+        story,
+        cast,
         ELSEWHERE,
-        "-o",
-        &message,
-    ];
-    cast.cluster.kubectl(&arguments).run(story).await?;
+        &[&refused, "acrcredential/northwind"],
+    )
+    .await;
+    refused.context("the policy does not hold in namespace elsewhere")?;
+    let message = format!("get acrcredential northwind -n {ELSEWHERE} -o jsonpath={MESSAGE}");
+    cast.cluster.run(story, &message).await?;
     let secrets = cast.cluster.secrets(ELSEWHERE).await?;
     ensure!(
         secrets.is_empty(),
@@ -225,35 +212,27 @@ pub async fn policy(story: &mut Story, cast: &Cast) -> Result<()> {
 }
 
 async fn apply_northwind(story: &Story, cast: &Cast, namespace: &str) -> Result<()> {
-    let arguments = [
-        "apply",
-        "-f",
-        "examples/demo/northwind.yaml",
-        "-n",
-        namespace,
-    ];
-    cast.cluster.kubectl(&arguments).run(story).await?;
-    Ok(())
+    let apply = format!("apply -f examples/demo/northwind.yaml -n {namespace}");
+    cast.cluster.run(story, &apply).await.map(drop)
 }
 
 async fn wait_ready(story: &Story, cast: &Cast, which: &str) -> Result<()> {
-    let arguments = ["wait", "--for=condition=Ready", "acrcredential", which];
-    wait_for(story, cast, ALLOWED, &arguments)
-        .await
-        .context("no credential in namespace demo")
+    let arguments = ["--for=condition=Ready", "acrcredential", which];
+    let ready = wait_for(story, cast, ALLOWED, &arguments).await;
+    ready.context("no credential in namespace demo")
 }
 
 /// `kubectl wait …`; when that is in vain, the error tells how the objects are instead.
 async fn wait_for(story: &Story, cast: &Cast, namespace: &str, arguments: &[&str]) -> Result<()> {
     let place = ["-n", namespace];
-    let arguments = [arguments, &place, &["--timeout=20s"]].concat();
-    if cast.cluster.kubectl(&arguments).run(story).await.is_ok() {
+    let wait = [&["wait"], arguments, &place, &["--timeout=20s"]].concat();
+    if cast.cluster.kubectl(&wait).run(story).await.is_ok() {
         return Ok(());
     }
     let line = format!("{{.metadata.name}} is {REASON}: {MESSAGE}{{'\\n'}}");
     let lines = format!("jsonpath={{range .items[*]}}{line}{{end}}");
-    let arguments = [&["get", "acrcredentials"][..], &place, &["-o", &lines]].concat();
-    bail!("{}", cast.cluster.kubectl(&arguments).run(story).await?)
+    let get = [&["get", "acrcredentials"][..], &place, &["-o", &lines]].concat();
+    bail!("{}", cast.cluster.kubectl(&get).run(story).await?)
 }
 
 fn tell_traffic(story: &Story, before: Traffic, after: Traffic) {

@@ -113,28 +113,21 @@ pub async fn install(
     cluster: &Cluster,
 ) -> Result<Pod> {
     story.step("Install acrcred");
+    let crd = "crd/acrcredentials.acrcred.dev";
+    cluster.run(story, "apply -k config/crd").await?;
     cluster
-        .kubectl(&["apply", "-k", "config/crd"])
-        .run(story)
+        .run(story, &format!("wait --for=condition=Established {crd}"))
         .await?;
-    let crds = [
-        "wait",
-        "--for=condition=Established",
-        "crd/acrcredentials.acrcred.dev",
-    ];
-    cluster.kubectl(&crds).run(story).await?;
-    cluster
-        .kubectl(&["apply", "-k", "config/rbac"])
-        .run(story)
-        .await?;
+    cluster.run(story, "apply -k config/rbac").await?;
+    cluster.run(story, "apply -k config/policy").await?;
     for namespace in [ALLOWED, ELSEWHERE] {
         cluster
-            .kubectl(&["create", "namespace", namespace])
-            .run(story)
+            .run(story, &format!("create namespace {namespace}"))
             .await?;
     }
     let files = Files::write(folder, cluster).await?;
-    story.proved("CRD and RBAC are those of config/");
+    cluster.fenced(pod::ACCOUNT, ALLOWED).await?;
+    story.proved("CRD, RBAC and admission policy are those of config/");
 
     check_rights(story, cluster, &files).await?;
     let pod = Pod::start(story, folder, azure, files).await?;
@@ -148,35 +141,36 @@ pub async fn install(
 
 /// It may do what its role says and nothing else, whatever the administrator may.
 async fn check_rights(story: &mut Story, cluster: &Cluster, files: &Files) -> Result<()> {
-    let kubeconfig = format!("--kubeconfig={}", files.kubeconfig().display());
-    let who = [
-        "auth",
-        "whoami",
-        &kubeconfig,
-        "-o",
-        "jsonpath={.status.userInfo.username}",
-    ];
-    let user = cluster.kubectl(&who).run(story).await?;
+    story.says("Seen with the kubeconfig that acrcred gets:");
+    let as_acrcred = format!("--kubeconfig={}", files.kubeconfig().display());
+    let who = format!("auth whoami {as_acrcred} -o jsonpath={{.status.userInfo.username}}");
+    let user = cluster.run(story, &who).await?;
     ensure!(user == pod::subject(), "acrcred would be {user}");
-    let may = async |story: &Story, verb| {
-        let arguments = [
-            "auth",
-            "can-i",
-            verb,
-            "secrets",
-            "--all-namespaces",
-            &kubeconfig,
-        ];
-        cluster.kubectl(&arguments).run_as_question(story).await
-    };
+
+    let list = ["get", "secrets", "--all-namespaces", &as_acrcred];
+    let refusal = cluster.kubectl(&list).refusal(story).await?;
+    let refusal = refusal.context("acrcred may read everybody's Secrets")?;
     ensure!(
-        may(story, "create").await?,
-        "acrcred may not create Secrets"
+        refusal.contains("(Forbidden)"),
+        "Secrets cannot be read, but for another reason"
     );
+
+    let create = [
+        "create",
+        "secret",
+        "generic",
+        "foreign",
+        "-n",
+        ALLOWED,
+        "--dry-run=server",
+    ];
+    let create = [&create[..], &[&as_acrcred]].concat();
+    let refusal = cluster.kubectl(&create).refusal(story).await?;
+    let refusal = refusal.context("acrcred may create Secrets that are not its own")?;
     ensure!(
-        !may(story, "get").await?,
-        "acrcred may read everybody's Secrets"
+        refusal.contains("acrcred-secrets"),
+        "a foreign Secret was refused, but not by the admission policy"
     );
-    story.proved("it is no administrator: it may create Secrets, and not get those that are there");
+    story.proved("it is no administrator: it gets no Secrets, and writes only its own kind");
     Ok(())
 }

@@ -69,16 +69,6 @@ impl Line {
         Ok((!output.status.success()).then_some(errors))
     }
 
-    /// Runs a command that answers yes or no, and fails with the latter.
-    pub async fn run_as_question(self, story: &Story) -> Result<bool> {
-        let output = self.complete(story).await?;
-        match String::from_utf8_lossy(&output.stdout).trim() {
-            "yes" => Ok(true),
-            "no" => Ok(false),
-            _ => bail!("neither yes nor no"),
-        }
-    }
-
     async fn complete(mut self, story: &Story) -> Result<Output> {
         story.command(&self.shown);
         let output = timeout(LIMIT, self.command.output()).await;

@@ -10,9 +10,8 @@ use crate::stop::Signal;
 /// The demo as it is told on stdout.
 pub struct Story {
     out: Stdout,
-    /// Whether stdout is a terminal, where a line can be drawn anew.
-    terminal: bool,
-    colour: bool,
+    /// Whether stdout is a terminal that may be sent colours and lines to draw anew.
+    ansi: bool,
     number: usize,
     title: String,
     began: Instant,
@@ -30,13 +29,11 @@ enum Style {
 
 impl Story {
     pub fn begin() -> Self {
-        let terminal = stdout().is_terminal();
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let capable = std::env::var_os("TERM").is_none_or(|value| value != "dumb");
         let story = Self {
             out: stdout(),
-            terminal,
-            colour: terminal && wanted && capable,
+            ansi: stdout().is_terminal() && wanted && capable,
             number: 0,
             title: String::new(),
             began: Instant::now(),
@@ -91,14 +88,14 @@ impl Story {
 
     /// A line that the next one replaces; nothing where lines cannot be replaced.
     pub fn meanwhile(&self, text: &str) {
-        if self.terminal {
+        if self.ansi {
             self.say(&format!("\r   {text}\u{1b}[K"));
         }
     }
 
     /// Ends a series of [`Story::meanwhile`].
     pub fn meanwhile_over(&self) {
-        if self.terminal {
+        if self.ansi {
             self.say("\r\u{1b}[K");
         }
     }
@@ -142,7 +139,7 @@ impl Story {
     }
 
     fn paint(&self, style: Style, text: &str) -> String {
-        if !self.colour {
+        if !self.ansi {
             return text.to_owned();
         }
         let code = match style {

@@ -14,6 +14,13 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 pub trait AssertionSource: Send + Sync {
     /// A token that is valid now. Called once per request to Entra.
     async fn assertion(&self) -> Result<Token, MintError>;
+
+    /// What the present assertion says of itself.
+    async fn federation(&self) -> Result<Federation, MintError> {
+        let assertion = self.assertion().await?;
+        Federation::of_assertion(&assertion)
+            .ok_or_else(|| MintError::new(Hop::Assertion, Cause::NoAssertion))
+    }
 }
 
 /// The projected token file of our own pod. The kubelet renews it, so it is read anew each time.
@@ -28,13 +35,6 @@ impl AssertionFile {
     /// Of the file that `AZURE_FEDERATED_TOKEN_FILE` names.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
-    }
-
-    /// What the present assertion says of itself.
-    pub async fn federation(&self) -> Result<Federation, MintError> {
-        let assertion = self.assertion().await?;
-        Federation::of_assertion(&assertion)
-            .ok_or_else(|| MintError::new(Hop::Assertion, Cause::NoAssertion))
     }
 
     async fn read(&self) -> std::io::Result<String> {

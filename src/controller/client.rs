@@ -11,6 +11,9 @@ use kube::{Client, Config};
 /// A slow API server must not hold up the start for a warning.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// More than what kube waits beyond the end of a watch (5 s), so that its own limit comes first.
+const SILENCE: Duration = Duration::from_secs(7);
+
 /// Indicates that no client for the API server can be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -29,10 +32,27 @@ pub enum ConnectError {
 ///
 /// kube would take `HTTPS_PROXY` for the API server too, without asking `NO_PROXY`. That variable speaks
 /// of Azure; the API server is reached directly, or through the kubeconfig's own `proxy-url`.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let Some(path) = kubeconfig else {
-        return Ok(Client::try_from(Config::incluster()?)?);
+///
+/// A connection that says nothing for longer than a watch may last is given up: kube limits the silence of
+/// a watch, but not the wait for its beginning, nor that for a list.
+pub async fn connect(
+    kubeconfig: Option<&Path>,
+    watch_timeout: Duration,
+) -> Result<Client, ConnectError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_kubeconfig(path).await?,
+        None => Config::incluster()?,
     };
+    config.read_timeout = Some(watch_timeout + SILENCE);
+    // Else the time that a connection waited unused would count.
+    config.reset_reader_on_write = true;
+    // kube would try again inside the call, for minutes and with a delay that grows to a quarter of an hour:
+    // a watch would come back that late, and a call keep others waiting. Whoever calls tries again.
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectError> {
     let kubeconfig = Kubeconfig::read_from(path)?;
     let current = kubeconfig.current_context.clone().unwrap_or_default();
     let context = kubeconfig
@@ -53,7 +73,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     if !own_proxy {
         config.proxy_url = None;
     }
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 /// Whether an admission policy keeps us from Secrets that are not marked as ours, as `config/policy` does.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::FIELD_MANAGER;
-use crate::azure::{AssertionFile, Minter};
+use crate::azure::{AssertionSource, Minter};
 use crate::plan::Settings;
 use crate::process::{Clock, Metrics, Readiness};
 
@@ -38,7 +38,7 @@ pub struct ControllerOptions {
     /// The operator's decisions.
     pub settings: Settings,
     /// The controller's own assertion, where it has an identity.
-    pub assertion: Option<AssertionFile>,
+    pub assertion: Option<Box<dyn AssertionSource>>,
     /// Mints credentials.
     pub minter: Minter,
     /// Tells the time.
@@ -61,7 +61,7 @@ pub struct ControllerOptions {
 pub struct Controller {
     client: Client,
     settings: Settings,
-    assertion: Option<AssertionFile>,
+    assertion: Option<Box<dyn AssertionSource>>,
     minter: Minter,
     clock: Clock,
     metrics: Metrics,

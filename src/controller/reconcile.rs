@@ -109,7 +109,7 @@ impl Controller {
                 server: mint.server.clone(),
                 newer_than: mint.newer_than,
             };
-            let result = self.minter.mint(&request, assertion).await;
+            let result = self.minter.mint(&request, assertion.as_ref()).await;
             (request.server, result)
         });
         join_all(mints).await.into_iter().collect()

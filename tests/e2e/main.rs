@@ -10,6 +10,7 @@ mod hosts;
 mod layout;
 mod lifetimes;
 mod manifests;
+mod neighbours;
 mod ownership;
 mod policy;
 mod program;

@@ -84,6 +84,18 @@ impl ControlPlane {
         name: &str,
         dir: &Path,
     ) -> Result<PathBuf> {
+        self.service_account_kubeconfig_at(self.url(), namespace, name, dir).await
+    }
+
+    /// The same, for clients that find the API server at `server`, such as behind a
+    /// [`FaultProxy`](crate::fault_proxy::FaultProxy).
+    pub async fn service_account_kubeconfig_at(
+        &self,
+        server: &str,
+        namespace: &str,
+        name: &str,
+        dir: &Path,
+    ) -> Result<PathBuf> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         self.renew_service_account_token(namespace, name, &dir)
@@ -92,7 +104,7 @@ impl ControlPlane {
         let user = &format!("system:serviceaccount:{namespace}:{name}");
         let token = Token::File(&dir.join(TOKEN_FILE));
         Kubeconfig {
-            server: self.url(),
+            server,
             ca_file: self.ca_file(),
             user,
             token,

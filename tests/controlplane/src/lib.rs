@@ -11,6 +11,7 @@
 
 mod audit;
 mod control_plane;
+pub mod fault_proxy;
 mod identities;
 mod kubeconfig;
 mod manifests;

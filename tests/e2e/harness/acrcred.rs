@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acrcred::azure::{AssertionFile, Minter, Transport, TransportConfig};
+use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{Controller, ControllerOptions};
 use acrcred::credential::{Audience, Cloud};
 use acrcred::plan::{Policy, PolicyRule, Settings};
 use acrcred::process::{Metrics, Readiness};
 use anyhow::Result;
+use controlplane::fault_proxy::FaultProxy;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +25,16 @@ pub struct Tuning {
     pub sweep_interval: SignedDuration,
     pub secret_metadata_prefixes: Vec<String>,
     pub watch_namespaces: Vec<String>,
+    /// In place of the pod's token file.
+    pub assertion: Option<Box<dyn AssertionSource>>,
+    pub watch_timeout: Duration,
+    /// Where the API server is found, if not at its own address.
+    pub api_server: Option<String>,
 }
 
 /// A running acrcred; stops when dropped.
 pub struct Acrcred {
+    pub metrics: Metrics,
     controller: Arc<Controller>,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -43,6 +50,9 @@ impl Tuning {
             sweep_interval: SignedDuration::from_mins(10),
             secret_metadata_prefixes: Vec::new(),
             watch_namespaces: vec![scene.namespace.clone()],
+            assertion: None,
+            watch_timeout: Duration::from_secs(200),
+            api_server: None,
         }
     }
 }
@@ -54,7 +64,6 @@ impl Scene {
     }
 
     pub async fn start_tuned(&self, tuning: Tuning) -> Result<Acrcred> {
-        let (namespace, name) = CONTROLLER;
         let metrics = Metrics::new("test", true);
         let readiness = Readiness::default();
         let transport = Transport::new(&self.transport())?;
@@ -67,10 +76,7 @@ impl Scene {
             .iter()
             .map(|cloud| (*cloud, cloud.default_authority()));
         let controller = Controller::new(ControllerOptions {
-            client: self
-                .control_plane
-                .service_account_client(namespace, name)
-                .await?,
+            client: self.client(&tuning).await?,
             settings: Settings {
                 policy: Policy::new(rules.collect()),
                 clouds: authorities.collect::<BTreeMap<_, _>>(),
@@ -79,7 +85,10 @@ impl Scene {
                 refresh_fraction: 0.5,
                 secret_metadata_prefixes: tuning.secret_metadata_prefixes,
             },
-            assertion: Some(AssertionFile::new(self.token_file().await?)),
+            assertion: Some(match tuning.assertion {
+                Some(assertion) => assertion,
+                None => Box::new(AssertionFile::new(self.token_file().await?)),
+            }),
             minter: Minter::new(
                 transport,
                 self.clock.clone(),
@@ -87,12 +96,12 @@ impl Scene {
                 SignedDuration::from_hours(24),
             ),
             clock: self.clock.clone(),
-            metrics,
+            metrics: metrics.clone(),
             readiness: readiness.clone(),
             watch_namespaces: tuning.watch_namespaces,
             selector: String::new(),
             sweep_interval: tuning.sweep_interval,
-            watch_timeout: Duration::from_secs(200),
+            watch_timeout: tuning.watch_timeout,
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller.clone().run(stop.clone()));
@@ -106,10 +115,37 @@ impl Scene {
         })
         .await?;
         Ok(Acrcred {
+            metrics,
             controller,
             stop,
             task: Some(task),
         })
+    }
+
+    /// acrcred's way to the API server; through a proxy, just as the program sets it up.
+    async fn client(&self, tuning: &Tuning) -> Result<kube::Client> {
+        let (namespace, name) = CONTROLLER;
+        let Some(server) = &tuning.api_server else {
+            return self.control_plane.service_account_client(namespace, name).await;
+        };
+        let dir = self.dir.path().join("behind-a-proxy");
+        let kubeconfig = self
+            .control_plane
+            .service_account_kubeconfig_at(server, namespace, name, &dir)
+            .await?;
+        Ok(acrcred::controller::connect(Some(&kubeconfig), tuning.watch_timeout).await?)
+    }
+
+    /// A fault proxy in front of the API server.
+    pub async fn fault_proxy(&self) -> Result<FaultProxy> {
+        FaultProxy::start(self.control_plane.url(), self.control_plane.ca_file()).await
+    }
+
+    /// Starts acrcred behind a proxy.
+    pub async fn start_behind(&self, proxy: &FaultProxy) -> Result<Acrcred> {
+        let mut tuning = Tuning::of(self);
+        tuning.api_server = Some(proxy.url());
+        self.start_tuned(tuning).await
     }
 
     /// How acrcred reaches Azure: through the emulator's proxy.
