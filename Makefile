@@ -24,6 +24,19 @@ test: build ## Runs every test, unit to real control plane.
 	$(CARGO) test --locked --workspace
 	@echo 'The ten slowest tests on the control plane:'; sort -rn $(TARGET_DIR)/tmp/durations | head -10
 
+.PHONY: fuzz
+fuzz: ## Tries new hostile inputs on every parser; CASES=n for fewer or more.
+	PROPTEST_CASES=$(or $(CASES),2000000) $(CARGO) test --locked --release --lib fuzz::
+
+.PHONY: faults
+faults: build ## Runs the faults of Azure and writes what was observed into docs/reliability.md.
+	@rm -f $(TARGET_DIR)/tmp/faults
+	$(CARGO) test --locked --test e2e -- faults::
+	@page=docs/reliability.md; { sed '/<!-- faults -->/q' $$page; \
+	  echo '| Hop | Fault | Reason told | Calls in 10 minutes | Status writes | Mended after |'; \
+	  echo '|---|---|---|---|---|---|'; sort -u $(TARGET_DIR)/tmp/faults; \
+	  sed -n '/<!-- end of faults -->/,$$p' $$page; } > $(TARGET_DIR)/tmp/page && cp $(TARGET_DIR)/tmp/page $$page
+
 .PHONY: lint
 lint: ## Formatting and clippy, warnings denied.
 	$(CARGO) fmt --all --check

@@ -14,5 +14,7 @@ pub mod args;
 pub mod azure;
 pub mod controller;
 pub mod credential;
+#[cfg(test)]
+mod fuzzing;
 pub mod plan;
 pub mod process;

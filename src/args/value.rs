@@ -156,3 +156,46 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
 pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {
     text.parse().map_err(|_| "set true or false")
 }
+
+#[cfg(test)]
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzzing::{config, text};
+
+    proptest! {
+        #![proptest_config(config(4_000))]
+
+        #[test]
+        fn a_pair_has_two_halves_and_no_more(text in prop_oneof![text(), "[a-z*./-]{0,12}/[a-z*./A-Z -]{0,12}"]) {
+            let parsed = text.parse::<AllowedPair>();
+            let well_formed = text.split('/').count() == 2
+                && text.split('/').all(|half| !half.is_empty())
+                && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.' | '*' | '/'));
+            prop_assert_eq!(parsed.is_ok(), well_formed);
+            if let Ok(pair) = parsed {
+                prop_assert_eq!(format!("{}/{}", pair.namespace, pair.server), text);
+            }
+        }
+
+        #[test]
+        fn no_value_makes_a_flag_panic_or_leave_its_bounds(text in prop_oneof![
+            text(),
+            "-?[0-9]{1,25}(\\.[0-9]{1,12})?([smhdwy]|ms|ns|m[0-9]{1,3}s)?",
+            "(inf|-inf|nan|1e[0-9]{1,3}|P[0-9]{1,9}[YMD]|PT-?[0-9]{1,20}S)",
+        ]) {
+            let fraction = refresh_fraction(&text);
+            prop_assert!(fraction.is_err() || fraction.is_ok_and(|f| (0.1..=0.9).contains(&f)));
+            for duration in [token_cache_max_life(&text), sweep_interval(&text)].into_iter().flatten() {
+                prop_assert!(!duration.is_negative());
+            }
+            let timeout = watch_timeout(&text);
+            prop_assert!(timeout.is_err() || timeout.is_ok_and(|t| t <= MAX_WATCH_TIMEOUT && !t.is_zero()));
+            let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+            prop_assert!(is_plain(&text) || (audience(&text).is_err() && selector(&text).is_err()));
+            prop_assert!(is_plain(&text) || (namespace(&text).is_err() && metadata_prefix(&text).is_err()));
+            let _ = (listen_address(&text), boolean(&text));
+        }
+    }
+}

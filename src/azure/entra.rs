@@ -18,10 +18,10 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::transport::Transport;
+use super::transport::{Transport, object};
 use crate::credential::{Cause, Credential, Hop, Identity, Lifetime, MAX_LIFE, MintError, Token};
 
 /// Asks Entra for a token of `identity`, proving it with `assertion`. `now` is when the request leaves.
@@ -62,9 +62,6 @@ pub(super) async fn request_token(
     // The SDK turns `expires_in` into a time of the system clock; only the difference is a fact.
     let life = (answer.expires_on - OffsetDateTime::now_utc()).whole_seconds();
     let life = SignedDuration::from_secs(life).clamp(SignedDuration::ZERO, MAX_LIFE);
-    if token.expose().is_empty() {
-        return Err(MintError::new(Hop::Entra, Cause::Malformed));
-    }
     Ok(Credential {
         token,
         lifetime: Lifetime {
@@ -105,6 +102,46 @@ struct EntraClient {
     limit: String,
 }
 
+/// What we take over of an answer with a token.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: i64,
+}
+
+/// The same as the SDK reads it.
+#[derive(Serialize)]
+struct SdkAnswer<'a> {
+    token_type: &'static str,
+    expires_in: i64,
+    ext_expires_in: i64,
+    access_token: &'a str,
+}
+
+/// The body of an answer with a token, written anew for the SDK: it (1.0) adds `expires_in` to the time of day
+/// unchecked, and panics where that leaves the calendar.
+pub(super) fn granted(body: &[u8]) -> Result<Vec<u8>, Cause> {
+    let answer: TokenAnswer = object(body).ok_or(Cause::Malformed)?;
+    let token = Token::new(answer.access_token);
+    if token.expose().is_empty() {
+        return Err(Cause::Malformed);
+    }
+    let life = answer.expires_in.clamp(0, MAX_LIFE.as_secs());
+    let answer = SdkAnswer {
+        token_type: "Bearer",
+        expires_in: life,
+        ext_expires_in: life,
+        access_token: token.expose(),
+    };
+    serde_json::to_vec(&answer).map_err(|_| Cause::Malformed)
+}
+
+/// The failure that an answer without a token tells.
+pub(super) fn refused(status: u16, body: &[u8], retry_after: Option<SignedDuration>) -> MintError {
+    let codes = object(body).map_or_else(Vec::new, |error: ErrorAnswer| error.error_codes);
+    MintError::entra(status, &codes, retry_after)
+}
+
 /// The part of an error answer that we keep. `error_description` may echo anything and is left unread.
 #[derive(Deserialize)]
 struct ErrorAnswer {
@@ -134,12 +171,10 @@ impl EntraClient {
             return Ok(AsyncRawResponse::from_bytes(
                 azure_core::http::StatusCode::Ok,
                 Headers::default(),
-                answer.body.to_vec(),
+                granted(&answer.body).map_err(|cause| MintError::new(Hop::Entra, cause))?,
             ));
         }
-        let codes = serde_json::from_slice(&answer.body)
-            .map_or_else(|_| Vec::new(), |error: ErrorAnswer| error.error_codes);
-        let error = MintError::entra(answer.status, &codes, answer.retry_after);
+        let error = refused(answer.status, &answer.body, answer.retry_after);
         tracing::warn!(
             hop = error.hop.name(),
             status = answer.status,

@@ -5,6 +5,8 @@ mod assertion;
 mod cache;
 mod entra;
 mod floor;
+#[cfg(test)]
+mod fuzz;
 mod minter;
 mod registry;
 mod transport;

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::transport::Transport;
+use super::transport::{Transport, object};
 use crate::credential::{Cause, Claims, Credential, Hop, Lifetime, LoginServer, MintError, Token};
 
 #[derive(Deserialize)]
@@ -42,15 +42,17 @@ pub(super) async fn exchange(
         );
         return Err(error);
     }
-    let mut answer: ExchangeAnswer =
-        serde_json::from_slice(&answer.body).map_err(|_| failed(Cause::Malformed))?;
-    let token = Token::new(std::mem::take(&mut answer.refresh_token));
-    answer.refresh_token.zeroize();
-    let claims = Claims::parse(token.expose()).map_err(|_| failed(Cause::Malformed))?;
-    let now = now();
+    granted(&answer.body, now()).map_err(failed)
+}
+
+/// The token in the body of an answer that arrived at `now`.
+pub(super) fn granted(body: &[u8], now: Timestamp) -> Result<Credential, Cause> {
+    let answer: ExchangeAnswer = object(body).ok_or(Cause::Malformed)?;
+    let token = Token::new(answer.refresh_token);
+    let claims = Claims::parse(token.expose()).map_err(|_| Cause::Malformed)?;
     let lifetime = Lifetime::received(claims, now);
     if !lifetime.is_live(now) {
-        return Err(failed(Cause::ExpiredOnArrival));
+        return Err(Cause::ExpiredOnArrival);
     }
     Ok(Credential { token, lifetime })
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -151,9 +152,15 @@ impl Transport {
     }
 }
 
+/// A body that is a JSON object. Derived types would take a list of their fields as well.
+pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(body).ok())?
+}
+
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which is taken relative to the answer's own
 /// `Date` so that a skewed clock does not count.
-fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More digits than fit mean "very long", which the cap deals with.
@@ -168,7 +175,7 @@ fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
     Some(until.duration_since(base))
 }
 
-fn request_id(headers: &HeaderMap) -> Option<String> {
+pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
     ["x-ms-request-id", "x-ms-correlation-request-id"]
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok())

@@ -6,7 +6,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use super::Controller;
-use super::api_call::ApiError;
+use super::api_call::{ApiError, ApiFailure};
 use super::observe::lifetimes;
 use super::queue::ObjectKey;
 use super::secrets::WrittenSecret;
@@ -102,7 +102,7 @@ impl Controller {
         ]);
         let patch = serde_json::from_value(operations).map_err(|error| ApiError::Failed {
             step: "writing the status",
-            source: Box::new(kube::Error::SerdeError(error)),
+            cause: ApiFailure::from(&kube::Error::SerdeError(error)),
         })?;
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
@@ -121,7 +121,7 @@ impl Controller {
             Err(status) => {
                 return Err(ApiError::Failed {
                     step: "writing the status",
-                    source: Box::new(kube::Error::Api(status)),
+                    cause: ApiFailure::from(&*status),
                 });
             }
         }

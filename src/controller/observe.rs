@@ -34,8 +34,9 @@ impl Controller {
         };
         let now = self.clock.now();
         let is_stale = match memory.seen_at {
-            // Of a new object, the POST tells whether there is a Secret: a read would tell no more.
-            None => !is_new(object),
+            // Of a new object, the POST tells whether there is a Secret: a read would tell no more. But
+            // acrcred may have been killed between its first Secret and its first status.
+            None => !(memory.is_created && is_new(object)),
             // Not ours when last seen: that may have changed.
             Some(_) if !observed.is_ours_to_write(now) => true,
             Some(seen_at) => now.duration_since(seen_at) >= self.sweep_interval(object),

@@ -44,7 +44,8 @@ impl Controller {
             Ok(Err(error)) => {
                 self.metrics.reconciled(ReconcileResult::Failure);
                 tracing::warn!(%error, "will be tried again");
-                Some(saturating_add(now, api_backoff(&mut memory)))
+                let floor = error.retry_after().min(API_BACKOFF_CAP);
+                Some(saturating_add(now, api_backoff(&mut memory).max(floor)))
             }
             Err(_) => {
                 self.metrics.reconciled(ReconcileResult::Panic);

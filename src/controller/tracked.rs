@@ -12,6 +12,8 @@ use crate::plan::{Attempts, SecretState};
 /// What we remember of an object between reconciles.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
+    /// The watch has told its creation: nobody can have served it before us.
+    pub is_created: bool,
     /// The Secret as we last saw it; `None` before the first look.
     pub secret: Option<SecretState>,
     /// When it was last read or written.
@@ -48,6 +50,19 @@ impl TrackedObjects {
     /// Takes note of a version of an object; false unless it is a newer one. A watch also delivers what
     /// the answer to our own write has told already, and whole lists of what nobody has changed.
     pub fn update(&self, key: &ObjectKey, object: AcrCredential) -> bool {
+        self.update_or(key, object, Memory::default())
+    }
+
+    /// The same for an object that a watch delivers after the list: unknown, it was just created.
+    pub fn update_or_create(&self, key: &ObjectKey, object: AcrCredential) -> bool {
+        let memory = Memory {
+            is_created: true,
+            ..Memory::default()
+        };
+        self.update_or(key, object, memory)
+    }
+
+    fn update_or(&self, key: &ObjectKey, object: AcrCredential, memory: Memory) -> bool {
         let mut objects = self.lock();
         let known = objects
             .get_mut(key)
@@ -61,7 +76,7 @@ impl TrackedObjects {
             None => {
                 let tracked = Tracked {
                     object: Arc::new(object),
-                    memory: Some(Memory::default()),
+                    memory: Some(memory),
                     again: false,
                 };
                 objects.insert(key.clone(), tracked);

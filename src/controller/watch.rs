@@ -12,7 +12,9 @@ use kube::{Resource, ResourceExt as _};
 use tokio::task::JoinSet;
 
 use super::Controller;
+use super::api_call::ApiFailure;
 use super::queue::ObjectKey;
+use super::tracked::TrackedObjects;
 use crate::api::AcrCredential;
 use crate::process::{Readiness, ReadinessHandle};
 
@@ -72,10 +74,10 @@ impl Controller {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => {
-                    listed.insert(self.seen(object));
+                    listed.insert(self.seen(object, TrackedObjects::update));
                 }
                 Ok(Event::Apply(object)) => {
-                    self.seen(object);
+                    self.seen(object, TrackedObjects::update_or_create);
                 }
                 Ok(Event::Delete(object)) => self.gone(&key_of(&object)),
                 Ok(Event::InitDone) => {
@@ -88,7 +90,8 @@ impl Controller {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "watch of AcrCredentials failed; it starts again")
+                    let error = in_own_words(&error);
+                    tracing::warn!(error, "watch of AcrCredentials failed; it starts again");
                 }
             }
         }
@@ -96,12 +99,16 @@ impl Controller {
 
     /// Takes note of an object and looks at it at once. One that cannot be read is skipped: it must not
     /// stop the others.
-    fn seen(&self, object: Guarded) -> ObjectKey {
+    fn seen(
+        &self,
+        object: Guarded,
+        update: fn(&TrackedObjects, &ObjectKey, AcrCredential) -> bool,
+    ) -> ObjectKey {
         let key = key_of(&object);
         match object.0 {
             Ok(mut object) => {
                 object.managed_fields_mut().clear();
-                if self.objects.update(&key, object) {
+                if update(&self.objects, &key, object) {
                     self.queue.schedule(&key, self.clock.now());
                 }
             }
@@ -119,6 +126,17 @@ impl Controller {
         self.objects.remove(key);
         self.queue.remove(key);
         self.metrics.object_is_gone(&key.namespace, &key.name);
+    }
+}
+
+/// The library's own text quotes the answer.
+fn in_own_words(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => ApiFailure::from(error).to_string(),
+        watcher::Error::WatchError(status) => ApiFailure::from(&**status).to_string(),
+        watcher::Error::NoResourceVersion => ApiFailure::Unreadable.to_string(),
     }
 }
 

@@ -66,8 +66,9 @@ impl FromStr for LoginServer {
             })
             .ok_or(LoginServerError::ForeignSuffix)?;
         let labels: Vec<&str> = name.split('.').collect();
+        let is_punycode = labels.iter().any(|label| label.starts_with("xn--"));
         match labels[..] {
-            [registry] | [registry, _, "geo"] if !registry.starts_with("xn--") => Ok(Self {
+            [_] | [_, _, "geo"] if !is_punycode => Ok(Self {
                 host: host.to_owned(),
                 cloud,
             }),
@@ -133,6 +134,7 @@ mod tests {
             "a.b.c.geo.azurecr.io",
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
             "xn--cntoso-r9a.azurecr.io",
+            "x.xn--eaaaa.geo.azurecr.io",
             "cont\u{3bf}so.azurecr.io",
             "x.azurecr.io:443",
             "x.azurecr.io/path",

@@ -3,6 +3,8 @@
 
 mod cloud;
 mod docker_config;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod lifetime;
 mod login_server;

@@ -56,3 +56,48 @@ impl Minted {
         serde_json::json!(self).to_string()
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzzing::{config, json, text};
+
+    proptest! {
+        #![proptest_config(config(2_000))]
+
+        #[test]
+        fn an_annotation_is_read_back_as_written(
+            registries in btree_map(text(), (text(), text()), 0..4),
+            keys in vec(text(), 0..4),
+        ) {
+            let entry = |(minted_for, token)| MintedEntry { minted_for, token };
+            let minted = Minted {
+                registries: registries.into_iter().map(|(server, e)| (server, entry(e))).collect(),
+                ..Minted::new(keys.clone(), keys)
+            };
+            prop_assert_eq!(Minted::parse(&minted.encode()), minted);
+        }
+
+        #[test]
+        fn a_forged_annotation_says_what_is_well_formed_or_nothing(
+            text in prop_oneof![
+                text(),
+                json().prop_map(|json| json.to_string()),
+                (json(), json()).prop_map(|(version, entry)| {
+                    serde_json::json!({"v": version, "registries": {"a": entry}}).to_string()
+                }),
+                json().prop_map(|entry| {
+                    serde_json::json!({"v": 1, "registries": {"a": {"for": "f", "token": entry}}}).to_string()
+                }),
+            ],
+        ) {
+            let minted = Minted::parse(&text);
+            prop_assert!(minted == Minted::default() || minted.v == VERSION);
+            let again = Minted::parse(&minted.encode());
+            prop_assert!(again == minted || minted == Minted::default());
+        }
+    }
+}

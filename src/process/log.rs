@@ -348,3 +348,30 @@ mod tests {
         assert_eq!(panic_message(&*literal), "a literal");
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzzing::{config, text};
+
+    proptest! {
+        #![proptest_config(config(2_000))]
+
+        #[test]
+        fn no_filter_opens_another_crates_log(text in prop_oneof![
+            text(),
+            "(acrcred|acrcred::a|kube|kube_client::client|hyper|\\[s\\])?(=|,|::|)(trace|TRACE|5|off|)(,[a-z_:]{0,9}=trace)?",
+        ]) {
+            let Ok(filter) = text.parse::<LogFilter>() else { return Ok(()) };
+            let targets = filter.targets();
+            for target in ["kube", "hyper::proto", "reqwest",  "a", ""] {
+                prop_assert!(!targets.would_enable(target, &tracing::Level::WARN), "{}", target);
+            }
+            for target in ["kube_client::client", "azure_core::http", "typespec_client_core"] {
+                prop_assert!(!targets.would_enable(target, &tracing::Level::ERROR), "{}", target);
+            }
+        }
+    }
+}

@@ -92,3 +92,37 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzzing::{config, text};
+
+    proptest! {
+        #![proptest_config(config(2_000))]
+
+        #[test]
+        fn an_event_is_one_printable_line(event in text(), odd in any::<Vec<u8>>()) {
+            for event in [event.as_bytes(), &odd] {
+                let mut written = Vec::new();
+                OneLine(&mut written).write_all(event).unwrap();
+                let line = String::from_utf8(written).unwrap();
+                let is_empty = event.is_empty();
+                prop_assert!(is_empty || line.ends_with('\n'));
+                prop_assert!(!line.trim_end_matches('\n').contains(|c: char| c.is_control() || is_invisible(c)));
+                prop_assert!(is_empty || line.matches('\n').count() == 1);
+            }
+        }
+
+        #[test]
+        fn what_an_event_says_in_json_survives(said in text()) {
+            let event = serde_json::json!({"said": said}).to_string();
+            let mut written = Vec::new();
+            OneLine(&mut written).write_all(event.as_bytes()).unwrap();
+            let read: serde_json::Value = serde_json::from_slice(&written).unwrap();
+            prop_assert_eq!(read["said"].as_str(), Some(said.as_str()));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use azure_emulator::journal::Endpoint;
 use futures::future::try_join_all;
 use jiff::SignedDuration;
 
-use crate::harness::{Scene, condition, manifest, run};
+use crate::harness::{Scene, condition, manifest, note, run};
 
 /// A fault, the hop it hits, and the reason under which its users read of it.
 type Case = (Endpoint, Kind, &'static str);
@@ -27,8 +27,24 @@ fn status(status: u16, body: BodyKind) -> Kind {
     }
 }
 
+/// The fault as the table of `docs/reliability.md` has it.
+fn in_words(kind: &Kind) -> String {
+    match kind {
+        Kind::Status { status, body, .. } => format!("HTTP {status}, body {body:?}"),
+        Kind::Reset {
+            after_headers: true,
+        } => "connection closed after the headers".into(),
+        Kind::Reset { .. } => "connection closed before an answer".into(),
+        Kind::Malformed { how } => format!("answer spoilt: {how:?}"),
+        Kind::Huge { bytes } => format!("answer of {} MiB", bytes >> 20),
+        Kind::Redirect { status, .. } => format!("redirect {status} to another host"),
+        other => other.name().into(),
+    }
+}
+
 async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
     let name = format!("{endpoint:?}/{kind:?}");
+    let kind_name = in_words(&kind);
     let scene = Scene::with_own_time("fault").await?;
     let contoso = scene.registry("contoso").await?;
     let _acrcred = scene.start().await?;
@@ -107,6 +123,14 @@ async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
     assert!(
         !connects.iter().any(|connect| connect.host == CANARY),
         "{name}: a redirect was followed"
+    );
+    note(
+        "faults",
+        &format!(
+            "| {endpoint:?} | {kind_name} | `{reason}` | {calls} | {} | {} s |\n",
+            statuses - 1,
+            step.as_secs()
+        ),
     );
     Ok(())
 }

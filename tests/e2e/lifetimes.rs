@@ -294,7 +294,7 @@ fn an_application_that_is_disabled_leaves_the_old_credential_to_its_end() {
                 state
                     .identities
                     .iter_mut()
-                    .for_each(|i| i.enabled = enabled)
+                    .for_each(|i| i.enabled = enabled);
             })
         };
         enable(false)?;

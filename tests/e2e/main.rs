@@ -3,11 +3,15 @@
 //! client id and registries, and runs an acrcred of its own.
 
 mod clouds;
+mod crashes;
 mod distrust;
+mod drift;
 mod faults;
 mod harness;
 mod hosts;
+mod kubernetes_faults;
 mod layout;
+mod leaks;
 mod lifetimes;
 mod manifests;
 mod neighbours;

@@ -26,7 +26,10 @@ struct PanicsOnce {
 #[async_trait]
 impl AssertionSource for PanicsOnce {
     async fn assertion(&self) -> Result<Token, MintError> {
-        assert!(!self.armed.swap(false, Ordering::SeqCst), "a bug that nobody knows of");
+        assert!(
+            !self.armed.swap(false, Ordering::SeqCst),
+            "a bug that nobody knows of"
+        );
         self.file.assertion().await
     }
 }
@@ -39,10 +42,15 @@ fn a_panic_ends_one_reconcile_is_counted_and_tried_again() {
         let armed = Arc::new(AtomicBool::new(false));
         let file = AssertionFile::new(scene.token_file().await?);
         let mut tuning = Tuning::of(&scene);
-        tuning.assertion = Some(Box::new(PanicsOnce { file, armed: armed.clone() }));
+        tuning.assertion = Some(Box::new(PanicsOnce {
+            file,
+            armed: armed.clone(),
+        }));
         let acrcred = scene.start_tuned(tuning).await?;
         let objects = scene.objects();
-        objects.create_ready(&manifest("before", &[&contoso])).await?;
+        objects
+            .create_ready(&manifest("before", &[&contoso]))
+            .await?;
 
         armed.store(true, Ordering::SeqCst);
         objects.create(&manifest("panics", &[&contoso])).await?;
@@ -52,7 +60,9 @@ fn a_panic_ends_one_reconcile_is_counted_and_tried_again() {
             if counted { Ok(()) } else { Err(metrics) }
         })
         .await?;
-        objects.create_ready(&manifest("after", &[&contoso])).await?;
+        objects
+            .create_ready(&manifest("after", &[&contoso]))
+            .await?;
         assert!(objects.secrets.get_opt("panics").await?.is_none());
         assert!(acrcred.oldest_due().is_zero());
         scene.clock.advance(SignedDuration::from_mins(6));
@@ -86,8 +96,15 @@ fn a_thousand_broken_neighbours_and_a_hanging_registry_leave_a_victim_alone() {
         let contoso = scene.registry_in("azurecr.io", "contoso", short).await?;
         let closed = scene.empty_registry("azurecr.io", "closed", |_| {})?;
         let hanging = scene.empty_registry("azurecr.io", "hanging", |_| {})?;
-        let hangs = Kind::Slow { headers_ms: 60_000, body_ms: 0 };
-        scene.emulator.add_fault(Fault::new(Endpoint::Exchange, Match::registry(&hanging.server), hangs));
+        let hangs = Kind::Slow {
+            headers_ms: 60_000,
+            body_ms: 0,
+        };
+        scene.emulator.add_fault(Fault::new(
+            Endpoint::Exchange,
+            Match::registry(&hanging.server),
+            hangs,
+        ));
 
         let mut tuning = Tuning::of(&scene);
         tuning.watch_namespaces.push(neighbour.clone());
@@ -114,13 +131,30 @@ fn a_thousand_broken_neighbours_and_a_hanging_registry_leave_a_victim_alone() {
         });
         let worst = worst?;
         let life_left = worst.life_left.context("the victim was never seen")?;
-        ensure!(life_left >= 0.25, "the victim was down to {life_left:.2} of its life");
-        ensure!(worst.lateness < Duration::from_secs(5), "work was {:?} late", worst.lateness);
+        ensure!(
+            life_left >= 0.25,
+            "the victim was down to {life_left:.2} of its life"
+        );
+        ensure!(
+            worst.lateness < Duration::from_secs(5),
+            "work was {:?} late",
+            worst.lateness
+        );
         let exchanges = scene.journal(Endpoint::Exchange);
-        let of_victim = exchanges.iter().filter(|entry| entry.host == contoso.server).count();
-        ensure!((2..=6).contains(&of_victim), "{of_victim} exchanges for the victim");
+        let of_victim = exchanges
+            .iter()
+            .filter(|entry| entry.host == contoso.server)
+            .count();
+        ensure!(
+            (2..=6).contains(&of_victim),
+            "{of_victim} exchanges for the victim"
+        );
         // One for all who share the identity, and at most one more after each of two evictions.
-        ensure!(scene.journal(Endpoint::Login).len() <= 3, "{}", scene.journal(Endpoint::Login).len());
+        ensure!(
+            scene.journal(Endpoint::Login).len() <= 3,
+            "{}",
+            scene.journal(Endpoint::Login).len()
+        );
         Ok(())
     });
 }
@@ -135,7 +169,8 @@ async fn flip(neighbours: &Objects) {
             return;
         }
         let name = format!("broken-{}", number % BROKEN);
-        let change = json!({"metadata": {"annotations": {"acrcred.dev/refresh": number.to_string()}}});
+        let change =
+            json!({"metadata": {"annotations": {"acrcred.dev/refresh": number.to_string()}}});
         // An object that is not there yet flips next time.
         let _ = neighbours.change(&name, change).await;
     }
@@ -147,9 +182,15 @@ async fn watch(objects: &Objects, registry: &TestRegistry, acrcred: &Acrcred) ->
     let mut worst = Worst::default();
     while Instant::now() < until {
         tick.tick().await;
-        let token = objects.token("acr", registry).await?.context("the victim's token")?;
+        let token = objects
+            .token("acr", registry)
+            .await?
+            .context("the victim's token")?;
         let claims = acrcred::credential::Claims::parse(&token)?;
-        let left = claims.expires_at.duration_since(Timestamp::now()).as_secs_f64();
+        let left = claims
+            .expires_at
+            .duration_since(Timestamp::now())
+            .as_secs_f64();
         #[allow(clippy::cast_precision_loss)]
         let left = left / VICTIM_LIFE as f64;
         worst.life_left = Some(worst.life_left.map_or(left, |least| least.min(left)));

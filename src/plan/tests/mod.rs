@@ -139,3 +139,23 @@ fn template(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> SecretTemp
         annotations: map(annotations),
     }
 }
+
+/// Server-side apply, as far as we use it.
+fn merge(there: &mut Secret, applied: &Secret) {
+    let (old, new) = (&mut there.metadata, &applied.metadata);
+    old.labels
+        .get_or_insert_default()
+        .extend(new.labels.clone().unwrap_or_default());
+    old.annotations
+        .get_or_insert_default()
+        .extend(new.annotations.clone().unwrap_or_default());
+    let owners = old.owner_references.get_or_insert_default();
+    for owner in new.owner_references.iter().flatten() {
+        owners.retain(|there| there.uid != owner.uid);
+        owners.push(owner.clone());
+    }
+    there
+        .data
+        .get_or_insert_default()
+        .extend(applied.data.clone().unwrap_or_default());
+}

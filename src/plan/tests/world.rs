@@ -27,6 +27,7 @@ pub(super) struct World {
     /// Lifetimes of the tokens that this process knows.
     pub known: BTreeMap<String, Lifetime>,
     version: u32,
+    looks: u32,
 }
 
 /// What came of one look.
@@ -98,6 +99,7 @@ impl World {
             attempts: Attempts::new(),
             known: BTreeMap::new(),
             version: 0,
+            looks: 0,
         }
     }
 
@@ -156,19 +158,23 @@ impl World {
 
     /// A look, with an answer for each registry that is minted for.
     pub fn look_at(&mut self, mut answer: impl FnMut(&str) -> Answer) -> Look {
+        self.looks += 1;
+        assert!(self.looks < 2_000, "a hot loop");
         let plan = self.plan();
         let mut outcomes = Outcomes::new();
         for mint in plan.mints() {
             let outcome = answer(mint.server.as_str()).map(|life| self.credential(life));
             outcomes.insert(mint.server.clone(), outcome);
         }
-        let (mut writes, mut refused) = (Vec::new(), None);
+        let (mut writes, mut refused, mut rounds) = (Vec::new(), None, 0);
         let settled = loop {
             let settled = settle(&self.observed(refused.clone()), &plan, &outcomes, self.now);
             let Some(write) = &settled.write else {
                 break settled;
             };
-            assert!(writes.len() < 4, "writes without end: {writes:?}");
+            // As many as the controller makes before it steps back.
+            rounds += 1;
+            assert!(rounds < 5, "writes without end: {write:?}");
             writes.push(write.clone());
             if self.refuses_writes {
                 let (reason, message) = (Reason::Forbidden, "no".to_owned());
@@ -373,24 +379,4 @@ pub(super) fn token(serial: u32, iat: Option<Timestamp>, exp: Timestamp) -> Toke
         part(&json!({"alg": "none"})),
         part(&claims)
     ))
-}
-
-/// Server-side apply, as far as we use it.
-fn merge(there: &mut Secret, applied: &Secret) {
-    let (old, new) = (&mut there.metadata, &applied.metadata);
-    old.labels
-        .get_or_insert_default()
-        .extend(new.labels.clone().unwrap_or_default());
-    old.annotations
-        .get_or_insert_default()
-        .extend(new.annotations.clone().unwrap_or_default());
-    let owners = old.owner_references.get_or_insert_default();
-    for owner in new.owner_references.iter().flatten() {
-        owners.retain(|there| there.uid != owner.uid);
-        owners.push(owner.clone());
-    }
-    there
-        .data
-        .get_or_insert_default()
-        .extend(applied.data.clone().unwrap_or_default());
 }

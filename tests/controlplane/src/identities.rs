@@ -84,7 +84,8 @@ impl ControlPlane {
         name: &str,
         dir: &Path,
     ) -> Result<PathBuf> {
-        self.service_account_kubeconfig_at(self.url(), namespace, name, dir).await
+        self.service_account_kubeconfig_at(self.url(), namespace, name, dir)
+            .await
     }
 
     /// The same, for clients that find the API server at `server`, such as behind a

@@ -126,7 +126,10 @@ impl Scene {
     async fn client(&self, tuning: &Tuning) -> Result<kube::Client> {
         let (namespace, name) = CONTROLLER;
         let Some(server) = &tuning.api_server else {
-            return self.control_plane.service_account_client(namespace, name).await;
+            return self
+                .control_plane
+                .service_account_client(namespace, name)
+                .await;
         };
         let dir = self.dir.path().join("behind-a-proxy");
         let kubeconfig = self
@@ -141,13 +144,6 @@ impl Scene {
         FaultProxy::start(self.control_plane.url(), self.control_plane.ca_file()).await
     }
 
-    /// Starts acrcred behind a proxy.
-    pub async fn start_behind(&self, proxy: &FaultProxy) -> Result<Acrcred> {
-        let mut tuning = Tuning::of(self);
-        tuning.api_server = Some(proxy.url());
-        self.start_tuned(tuning).await
-    }
-
     /// How acrcred reaches Azure: through the emulator's proxy.
     pub fn transport(&self) -> TransportConfig {
         TransportConfig {
@@ -157,7 +153,12 @@ impl Scene {
         }
     }
 
-    /// The federated token file that the pod would have.
+    /// Where [`Scene::token_file`] puts it.
+    pub fn token_path(&self) -> PathBuf {
+        self.dir.path().join("azure-identity-token")
+    }
+
+    /// The federated token file that the pod would have, with a new token.
     pub async fn token_file(&self) -> Result<PathBuf> {
         let (namespace, name) = CONTROLLER;
         let audience = "api://AzureADTokenExchange";
@@ -165,7 +166,7 @@ impl Scene {
             .control_plane
             .service_account_token(namespace, name, &[audience], 3600)
             .await?;
-        let path = self.dir.path().join("azure-identity-token");
+        let path = self.token_path();
         tokio::fs::write(&path, token).await?;
         Ok(path)
     }

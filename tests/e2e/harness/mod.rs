@@ -3,6 +3,8 @@
 mod acrcred;
 mod crane;
 mod objects;
+mod program;
+mod scanner;
 mod scene;
 
 use std::fs::OpenOptions;
@@ -20,6 +22,8 @@ use tokio::sync::OnceCell;
 pub use acrcred::{Acrcred, Tuning};
 pub use crane::Crane;
 pub use objects::{Objects, condition, manifest};
+pub use program::{Program, acrcred};
+pub use scanner::Scanner;
 pub use scene::{CONTROLLER, Scene, TestRegistry};
 
 /// How long anything may take that takes a moment.
@@ -37,6 +41,14 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 static CONTROL_PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
 
+/// Adds to a file below `target/tmp`, from which `make` prints or writes tables.
+pub fn note(file: &str, line: &str) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // What cannot be noted fails no test.
+    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+}
+
 /// Runs a test on the runtime that all share, and notes how long it took (`make test` prints the slowest).
 pub fn run(test: impl Future<Output = anyhow::Result<()>>) {
     let started = Instant::now();
@@ -44,10 +56,7 @@ pub fn run(test: impl Future<Output = anyhow::Result<()>>) {
     let took = started.elapsed().as_secs_f64();
     let thread = std::thread::current();
     let line = format!("{took:8.2} s  {}\n", thread.name().unwrap_or_default());
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("durations");
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    // A time that cannot be noted fails no test.
-    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    note("durations", &line);
     if let Err(error) = result {
         panic!("{error:#}");
     }

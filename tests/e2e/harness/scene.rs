@@ -196,6 +196,7 @@ async fn start_emulator() -> Result<Arc<Emulator>> {
     let control_plane = control_plane().await?;
     let options = Options {
         registry_binary: control_plane.tools().path(Tool::Registry).to_owned(),
+        keep_tokens: true,
         ..Options::default()
     };
     let emulator = Emulator::start(options).await?;

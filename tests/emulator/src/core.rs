@@ -13,6 +13,7 @@ use crate::journal::Journal;
 use crate::jwks::JwksCache;
 use crate::keys::Keys;
 use crate::state::State;
+use crate::tap::Tap;
 use crate::tls::Authority;
 
 /// The emulator's inside.
@@ -38,11 +39,18 @@ pub struct Core {
     pub oauth_windows: Mutex<HashMap<String, (i64, u32)>>,
     /// Uses of each flapping federated credential, by client id, issuer and subject.
     pub flaps: Mutex<HashMap<(String, String, String), u32>>,
+    /// The tokens themselves, where a test in this process asked for them.
+    pub tap: Option<Tap>,
 }
 
 impl Core {
     /// A core over the given state, with new keys and a new CA.
-    pub async fn new(state: State, dir: PathBuf, registry_binary: PathBuf) -> anyhow::Result<Self> {
+    pub async fn new(
+        state: State,
+        dir: PathBuf,
+        registry_binary: PathBuf,
+        tap: Option<Tap>,
+    ) -> anyhow::Result<Self> {
         state.check()?;
         Ok(Self {
             clock: Clock::default(),
@@ -55,6 +63,7 @@ impl Core {
             authority: Authority::new()?,
             oauth_windows: Mutex::default(),
             flaps: Mutex::default(),
+            tap,
         })
     }
 

@@ -18,6 +18,7 @@ use crate::journal::{Connect, Counter, Entry, Filter};
 use crate::keys::KeyName;
 use crate::leash::remove_at_end;
 use crate::state::{Cluster, Identity, Registry, RoleAssignment, State, Tenant};
+use crate::tap::Tap;
 use crate::{control, proxy, token};
 
 /// How to start.
@@ -35,6 +36,9 @@ pub struct Options {
     pub ca_out: Option<PathBuf>,
     /// What exists at the start.
     pub state: State,
+    /// Keep every token that is presented or issued in this process's memory, for [`Emulator::tokens`]: only for tests that search
+    /// what a client left behind. Neither the program nor the control listener can ask for it.
+    pub keep_tokens: bool,
 }
 
 impl Default for Options {
@@ -47,6 +51,7 @@ impl Default for Options {
             registry_binary: "registry".into(),
             ca_out: None,
             state: State::default(),
+            keep_tokens: false,
         }
     }
 }
@@ -208,6 +213,11 @@ impl Emulator {
         token::inspect(&self.core, token)
     }
 
+    /// Every token that was presented or issued, valid or not, oldest first; nothing unless [`Options::keep_tokens`] is set.
+    pub fn tokens(&self) -> Vec<String> {
+        self.core.tap.as_ref().map(Tap::tokens).unwrap_or_default()
+    }
+
     /// Process id of the login server's registry process, if it runs.
     pub async fn registry_pid(&self, login_server: &str) -> Option<u32> {
         let host = login_server.to_owned();
@@ -293,7 +303,8 @@ async fn begin(options: Options) -> anyhow::Result<Emulator> {
         .context("no directory")?;
     let dir = std::path::absolute(dir)?;
     let ca_file = options.ca_out.unwrap_or_else(|| dir.join("ca.pem"));
-    let core = Arc::new(Core::new(options.state, dir, options.registry_binary).await?);
+    let tap = options.keep_tokens.then(Tap::default);
+    let core = Arc::new(Core::new(options.state, dir, options.registry_binary, tap).await?);
     let ca_pem = core.authority.pem();
     tokio::fs::write(&ca_file, &ca_pem)
         .await

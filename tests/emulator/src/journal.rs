@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::jwt::sha256;
+use crate::tap::Tap;
 
 /// Entries kept; the oldest go first.
 const MOST_ENTRIES: usize = 200_000;
@@ -92,6 +93,9 @@ pub struct Entry {
     pub presented: Vec<String>,
     /// SHA-256 of the tokens issued.
     pub issued: Vec<String>,
+    /// Where the tokens themselves go, while the request is answered; none in the journal.
+    #[serde(skip)]
+    pub(crate) tap: Option<Tap>,
 }
 
 /// The claims of an assertion that matter.
@@ -137,17 +141,26 @@ impl Entry {
             fault: None,
             presented: Vec::new(),
             issued: Vec::new(),
+            tap: None,
         }
     }
 
     /// Notes that this token was presented.
     pub fn presents(&mut self, token: &str) {
         self.presented.push(sha256(token));
+        self.keep(token);
     }
 
     /// Notes that this token was issued.
     pub fn issues(&mut self, token: &str) {
         self.issued.push(sha256(token));
+        self.keep(token);
+    }
+
+    fn keep(&self, token: &str) {
+        if let Some(tap) = &self.tap {
+            tap.keep(token);
+        }
     }
 }
 

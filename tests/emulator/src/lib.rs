@@ -17,7 +17,8 @@
 //! - **One emulator serves many tests at once.** Each test adds its own tenant, client id and registry, and faults and journal filters
 //!   name them. Only the clock is shared: a test that moves it starts its own emulator.
 //! - **It never shares code with the program under test**: a bug in both would hide.
-//! - **It holds no token after the answer**: the journal knows tokens by SHA-256 alone.
+//! - **It holds no token after the answer**: the journal knows tokens by SHA-256 alone. Only a test in the same process can ask for
+//!   them ([`Options::keep_tokens`]).
 //!
 //! Facts that the protocol leaves open (status codes of some refusals, bodies, limits) are switches in [`state`].
 
@@ -48,6 +49,7 @@ pub mod roles;
 mod scope;
 mod serve;
 pub mod state;
+mod tap;
 mod tls;
 mod token;
 mod upsert;

@@ -66,6 +66,7 @@ async fn main() -> anyhow::Result<()> {
         registry_binary: args.registry_binary,
         ca_out: args.ca_out,
         state,
+        keep_tokens: false,
     })
     .await?;
     announce(&emulator)?;

@@ -75,10 +75,10 @@ pub fn challenge(mut reply: Reply, challenge: &str) -> anyhow::Result<Reply> {
     Ok(reply)
 }
 
-/// Adds the header by which Microsoft's support finds a request.
+/// Adds the header by which Microsoft's support finds a request, unless a fault has set it.
 pub fn correlate(reply: &mut Reply, header: &'static str) {
     let id = HeaderValue::from_str(&guid()).expect("a GUID is printable");
-    reply.headers_mut().insert(header, id);
+    reply.headers_mut().entry(header).or_insert(id);
 }
 
 /// Reads a form's bytes.

@@ -32,6 +32,7 @@ pub async fn answer(core: &Core, host: &str, request: Request<Incoming>) -> anyh
         request.method().as_str(),
         request.uri().path(),
     );
+    entry.tap.clone_from(&core.tap);
     entry.query_keys = Form::read(request.uri().query().unwrap_or_default().as_bytes()).keys();
     let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok());
     entry.user_agent = header(USER_AGENT).map(str::to_owned);
@@ -91,6 +92,7 @@ async fn route(
 
 /// Adds the journal's entry, before the client can see the answer, and the one line in the log.
 pub fn finish(core: &Core, mut entry: Entry, begin: Instant) {
+    entry.tap = None;
     entry.time = Timestamp::now();
     entry.clock_offset_s = core.clock.offset().as_secs();
     entry.millis = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -61,7 +61,13 @@ impl Core {
             }
             Some(Fault::Call(Moment::AfterAnswer, hook)) => {
                 let answer = self.forward(&seen, request).await?;
-                Ok(answer.map(|body| CallAtEnd { body, hook: Some(hook) }.boxed_unsync()))
+                Ok(answer.map(|body| {
+                    CallAtEnd {
+                        body,
+                        hook: Some(hook),
+                    }
+                    .boxed_unsync()
+                }))
             }
         }
     }
@@ -80,7 +86,7 @@ impl Core {
         let body = if seen.verb == Verb::Watch && parts.status.is_success() {
             self.watches.body(body)
         } else {
-            body.map_err(|error| BoxError::from(error)).boxed_unsync()
+            body.map_err(BoxError::from).boxed_unsync()
         };
         Ok(Response::from_parts(parts, body))
     }
@@ -117,10 +123,15 @@ fn failure(status: u16, retry_after: Option<u32>) -> Response<AnyBody> {
         "reason": reason, "message": "the fault proxy says so",
         "details": {"retryAfterSeconds": retry_after.unwrap_or_default()},
     });
-    let body = Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync();
+    let body = Full::from(body.to_string())
+        .map_err(|never| match never {})
+        .boxed_unsync();
     let mut answer = Response::new(body);
     *answer.status_mut() = status.try_into().expect("an HTTP status");
-    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     if let Some(seconds) = retry_after {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }

@@ -17,7 +17,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -58,7 +57,8 @@ struct Core {
 impl FaultProxy {
     /// Starts a proxy in front of the API server at `url`, whose certificates `ca_file` vouches for.
     pub async fn start(url: &str, ca_file: &Path) -> Result<Self> {
-        let pem = fs::read(ca_file).with_context(|| format!("cannot read {}", ca_file.display()))?;
+        let pem =
+            fs::read(ca_file).with_context(|| format!("cannot read {}", ca_file.display()))?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .http1_only()
@@ -77,7 +77,11 @@ impl FaultProxy {
             refused: AtomicUsize::new(0),
         });
         let task = tokio::spawn(accept(core.clone(), listener));
-        Ok(Self { address, core, task })
+        Ok(Self {
+            address,
+            core,
+            task,
+        })
     }
 
     /// Where clients find it.
@@ -102,12 +106,19 @@ impl FaultProxy {
 
     /// Every request so far that came through, in order, whatever became of it.
     pub fn seen(&self) -> Vec<Seen> {
-        self.core.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.core
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many requests matched so far.
     pub fn count(&self, matching: &Match) -> usize {
-        self.seen().iter().filter(|seen| matching.fits(seen)).count()
+        self.seen()
+            .iter()
+            .filter(|seen| matching.fits(seen))
+            .count()
     }
 
     /// Closes every connection, and every new one at once, as if nobody served.
@@ -153,7 +164,9 @@ impl FaultProxy {
 
 impl fmt::Debug for FaultProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultProxy").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("FaultProxy")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,11 +203,9 @@ async fn connection(core: Arc<Core>, stream: TcpStream) {
 
 impl Core {
     fn note(&self, seen: Seen) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(seen);
     }
-}
-
-/// When something happened; tests measure spacing with it.
-fn now() -> Instant {
-    Instant::now()
 }

@@ -75,7 +75,7 @@ impl Seen {
             name: part(1),
             subresource: part(2),
             field_manager: parameter("fieldManager").unwrap_or_default(),
-            at: super::now(),
+            at: Instant::now(),
         }
     }
 }
@@ -86,19 +86,41 @@ mod tests {
 
     fn seen(method: &Method, uri: &str) -> (Verb, String) {
         let seen = Seen::of(method, &uri.parse().unwrap());
-        (seen.verb, format!("{} {} {} {}", seen.resource, seen.name, seen.subresource, seen.field_manager))
+        (
+            seen.verb,
+            format!(
+                "{} {} {} {}",
+                seen.resource, seen.name, seen.subresource, seen.field_manager
+            ),
+        )
     }
 
     #[test]
     fn paths_are_told_apart() {
         let list = "/apis/acrcred.dev/v1alpha1/namespaces/a/acrcredentials?&limit=500";
-        assert_eq!(seen(&Method::GET, list), (Verb::List, "acrcredentials   ".into()));
+        assert_eq!(
+            seen(&Method::GET, list),
+            (Verb::List, "acrcredentials   ".into())
+        );
         let watch = "/apis/acrcred.dev/v1alpha1/acrcredentials?&watch=true&resourceVersion=1";
-        assert_eq!(seen(&Method::GET, watch), (Verb::Watch, "acrcredentials   ".into()));
-        let status = "/apis/acrcred.dev/v1alpha1/namespaces/a/acrcredentials/b/status?&fieldManager=acrcred";
-        assert_eq!(seen(&Method::PATCH, status), (Verb::Patch, "acrcredentials b status acrcred".into()));
+        assert_eq!(
+            seen(&Method::GET, watch),
+            (Verb::Watch, "acrcredentials   ".into())
+        );
+        let status =
+            "/apis/acrcred.dev/v1alpha1/namespaces/a/acrcredentials/b/status?&fieldManager=acrcred";
+        assert_eq!(
+            seen(&Method::PATCH, status),
+            (Verb::Patch, "acrcredentials b status acrcred".into())
+        );
         let create = "/api/v1/namespaces/a/secrets?&fieldManager=acrcred";
-        assert_eq!(seen(&Method::POST, create), (Verb::Create, "secrets   acrcred".into()));
-        assert_eq!(seen(&Method::GET, "/api/v1/namespaces/a"), (Verb::Get, "namespaces a  ".into()));
+        assert_eq!(
+            seen(&Method::POST, create),
+            (Verb::Create, "secrets   acrcred".into())
+        );
+        assert_eq!(
+            seen(&Method::GET, "/api/v1/namespaces/a"),
+            (Verb::Get, "namespaces a  ".into())
+        );
     }
 }

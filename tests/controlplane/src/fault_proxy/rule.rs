@@ -82,12 +82,18 @@ impl Match {
 
     /// Requests that ask for a change, unlike an empty patch that serves as a read.
     pub fn writes() -> Self {
-        Self { writes: true, ..Self::default() }
+        Self {
+            writes: true,
+            ..Self::default()
+        }
     }
 
     /// Those that do this.
     pub fn of(verb: Verb) -> Self {
-        Self { verb: Some(verb), ..Self::default() }
+        Self {
+            verb: Some(verb),
+            ..Self::default()
+        }
     }
 
     /// Those on a resource such as `secrets` or a subresource such as `acrcredentials/status`.
@@ -112,15 +118,22 @@ impl Match {
         self
     }
 
-    pub(super) fn fits(&self, seen: &Seen) -> bool {
+    /// Whether a request is one of those.
+    pub fn fits(&self, seen: &Seen) -> bool {
         let changes = !matches!(seen.verb, Verb::Get | Verb::List | Verb::Watch)
             && seen.field_manager != READING_MANAGER;
         self.verb.is_none_or(|verb| verb == seen.verb)
-            && self.resource.as_ref().is_none_or(|(resource, subresource)| {
-                *resource == seen.resource && *subresource == seen.subresource
-            })
+            && self
+                .resource
+                .as_ref()
+                .is_none_or(|(resource, subresource)| {
+                    *resource == seen.resource && *subresource == seen.subresource
+                })
             && self.name.as_ref().is_none_or(|name| *name == seen.name)
-            && self.field_manager.as_ref().is_none_or(|manager| *manager == seen.field_manager)
+            && self
+                .field_manager
+                .as_ref()
+                .is_none_or(|manager| *manager == seen.field_manager)
             && (changes || !self.writes)
     }
 }
@@ -130,7 +143,12 @@ impl Match {
 impl Rule {
     /// `fault` for every request that matches, until the rule is removed.
     pub fn new(matching: Match, fault: Fault) -> Self {
-        Self { matching, fault, after: 0, times: usize::MAX }
+        Self {
+            matching,
+            fault,
+            after: 0,
+            times: usize::MAX,
+        }
     }
 
     /// For this many requests only.
@@ -153,7 +171,12 @@ impl Rule {
 impl Rules {
     pub(super) fn add(&self, rule: Rule) -> RuleId {
         let mut entries = self.lock();
-        entries.push(Entry { rule, matched: 0, hits: 0, removed: false });
+        entries.push(Entry {
+            rule,
+            matched: 0,
+            hits: 0,
+            removed: false,
+        });
         RuleId(entries.len() - 1)
     }
 
@@ -213,9 +236,17 @@ mod tests {
         let rules = Rules::default();
         let rule = Rule::new(Match::writes().on("secrets"), Fault::DropBefore);
         let id = rules.add(rule.after(1).times(2));
-        let write = Seen::of(&Method::POST, &"/api/v1/namespaces/a/secrets".parse().unwrap());
-        let read = "/api/v1/namespaces/a/secrets/x?fieldManager=acrcred-read".parse().unwrap();
-        assert!(rules.fault(&Seen::of(&Method::PATCH, &read)).is_none(), "a read");
+        let write = Seen::of(
+            &Method::POST,
+            &"/api/v1/namespaces/a/secrets".parse().unwrap(),
+        );
+        let read = "/api/v1/namespaces/a/secrets/x?fieldManager=acrcred-read"
+            .parse()
+            .unwrap();
+        assert!(
+            rules.fault(&Seen::of(&Method::PATCH, &read)).is_none(),
+            "a read"
+        );
         let hits: Vec<bool> = (0..4).map(|_| rules.fault(&write).is_some()).collect();
         assert_eq!((hits, rules.hits(id)), (vec![false, true, true, false], 2));
         let id = rules.add(Rule::new(Match::any(), Fault::Hang));

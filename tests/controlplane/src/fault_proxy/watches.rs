@@ -125,7 +125,7 @@ impl Open {
                     // Neither what comes nor the end gets through.
                     Some(Ok(_)) if self.silent => {}
                     _ if self.silent => std::future::pending().await,
-                    other => return other.map(|frame| frame.map_err(|error| BoxError::from(error))),
+                    other => return other.map(|frame| frame.map_err(BoxError::from)),
                 },
             }
         }

@@ -1,0 +1,118 @@
+//! What somebody changes in a Secret of ours, and what the spec changes, ends where it should.
+
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::harness::{Scene, manifest, run, soon};
+use crate::ownership::{SWEEP, patch, served};
+
+#[test]
+fn what_somebody_edited_is_put_right_by_the_sweep() {
+    run(async {
+        let (scene, contoso, _acrcred) = served("edited").await?;
+        let objects = scene.objects();
+        let uid = objects.secret("acr").await?.metadata.uid;
+        let forged = json!({"auths": {
+            &contoso.server: {"username": "u", "password": "p", "auth": "dTpw"},
+            "evil.example": {"username": "u", "password": "p", "auth": "dTpw"},
+        }});
+        patch(
+            &objects,
+            "acr",
+            json!({"stringData": {".dockerconfigjson": forged.to_string()}}),
+        )
+        .await?;
+        scene.clock.advance(SWEEP);
+        soon("the payload is ours again", async || {
+            let payload = objects
+                .docker_config("acr")
+                .await
+                .map_err(|e| e.to_string())?;
+            let text = String::from_utf8_lossy(&payload).into_owned();
+            let right = !text.contains("evil.example") && !text.contains("dTpw");
+            if right && text.contains(&contoso.server) {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
+        })
+        .await?;
+        assert_eq!(objects.secret("acr").await?.metadata.uid, uid);
+        let crane = scene.crane(&objects.docker_config("acr").await?)?;
+        crane
+            .pull(&format!("{}/team/app:v1", contoso.server))
+            .await?;
+
+        objects
+            .secrets
+            .delete("acr", &DeleteParams::default())
+            .await?;
+        scene.clock.advance(SWEEP);
+        soon("the Secret is back", async || {
+            match objects.secrets.get_opt("acr").await {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("{:?}", other.map(|_| ()))),
+            }
+        })
+        .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn labels_follow_the_spec_within_what_the_operator_allows() {
+    run(async {
+        let scene = Scene::new("labels").await?;
+        let contoso = scene.registry("contoso").await?;
+        let mut tuning = crate::harness::Tuning::of(&scene);
+        tuning.secret_metadata_prefixes = vec!["team.example/".into()];
+        let _acrcred = scene.start_tuned(tuning).await?;
+        let objects = scene.objects();
+        let mut object = manifest("acr", &[&contoso]);
+        object.spec.secret = Some(serde_json::from_value(json!({
+            "labels": {"team.example/a": "1", "team.example/b": "2", "argocd.argoproj.io/instance": "x"},
+        }))?);
+        objects.create_ready(&object).await?;
+        let labels = objects
+            .secret("acr")
+            .await?
+            .metadata
+            .labels
+            .unwrap_or_default();
+        assert!(labels.contains_key("team.example/a") && labels.contains_key("team.example/b"));
+        assert!(
+            !labels.contains_key("argocd.argoproj.io/instance"),
+            "{labels:?}"
+        );
+
+        // Somebody else's label stays, one that the spec no longer asks for goes.
+        patch(
+            &objects,
+            "acr",
+            json!({"metadata": {"labels": {"mine": "yes"}}}),
+        )
+        .await?;
+        let change = json!({"spec": {"secret": {"labels": {"team.example/b": null}}}});
+        objects.change("acr", change).await?;
+        soon("the label is gone", async || {
+            let labels = objects
+                .secret("acr")
+                .await
+                .map_err(|e| e.to_string())?
+                .metadata
+                .labels;
+            let labels = labels.unwrap_or_default();
+            let right = !labels.contains_key("team.example/b")
+                && labels.contains_key("team.example/a")
+                && labels.contains_key("mine");
+            if right {
+                Ok(())
+            } else {
+                Err(format!("{labels:?}"))
+            }
+        })
+        .await?;
+        assert_eq!(scene.upstream_calls(), (1, 1), "a label mints nothing");
+        Ok(())
+    });
+}
