@@ -78,6 +78,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         watch_namespaces: config.watch_namespaces,
         selector: config.selector,
         sweep_interval: config.sweep_interval,
+        watch_secrets: config.watch_secrets,
         watch_timeout: config.watch_timeout,
     });
     let late = controller.clone();

@@ -36,6 +36,8 @@ pub struct Config {
     pub token_cache_max_life: SignedDuration,
     /// How often to look for foreign changes.
     pub sweep_interval: SignedDuration,
+    /// Whether to watch the Secrets that are kept.
+    pub watch_secrets: bool,
     /// Prefixes of label and annotation keys that users may set on their Secrets; empty: none.
     pub secret_metadata_prefixes: Vec<String>,
     /// The namespaces to serve, each once; empty: all.
@@ -92,6 +94,8 @@ impl Config {
     }
 
     /// Validates `args` with the environment that `env` shows.
+    // One field after the other: nothing to hold in mind.
+    #[allow(clippy::too_many_lines)]
     pub fn new(args: Args, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let Args {
             allow_controller_identity,
@@ -100,6 +104,7 @@ impl Config {
             refresh_fraction,
             token_cache_max_life,
             sweep_interval,
+            watch_secrets,
             secret_metadata_prefixes,
             watch_namespaces,
             selector,
@@ -151,6 +156,8 @@ impl Config {
                 value::sweep_interval,
             )?
             .unwrap_or(SignedDuration::from_mins(10)),
+            watch_secrets: single("watch-secrets", watch_secrets.as_deref(), value::boolean)?
+                .unwrap_or(false),
             secret_metadata_prefixes: list(
                 "secret-metadata-prefixes",
                 secret_metadata_prefixes,

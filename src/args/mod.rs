@@ -52,6 +52,11 @@ pub struct Args {
     #[arg(long, env = "ACRCRED_SECRET_METADATA_PREFIXES", value_name = "PREFIX", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
     secret_metadata_prefixes: Option<Vec<String>>,
 
+    /// Whether to watch the Secrets that acrcred keeps, so that what somebody changes is put right in seconds
+    /// instead of at the next sweep; needs the rights of config/watch-secrets [default: false]
+    #[arg(long, env = "ACRCRED_WATCH_SECRETS", value_name = "BOOL", hide_env = true, help_heading = REFRESH, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    watch_secrets: Option<String>,
+
     /// Namespaces to serve [default: all]
     #[arg(long, env = "ACRCRED_WATCH_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
     watch_namespaces: Option<Vec<String>>,

@@ -10,6 +10,7 @@ mod reconcile;
 mod secrets;
 mod tracked;
 mod watch;
+mod watch_secrets;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct ControllerOptions {
     pub selector: String,
     /// How often each Secret is looked at without a reason.
     pub sweep_interval: SignedDuration,
+    /// Whether to watch our Secrets, which needs the right to.
+    pub watch_secrets: bool,
     /// How long the API server may keep a watch open, in whole seconds.
     pub watch_timeout: Duration,
 }
@@ -69,6 +72,7 @@ pub struct Controller {
     scopes: Mutex<Vec<Scope>>,
     selector: String,
     sweep_interval: SignedDuration,
+    watch_secrets: bool,
     watch_timeout: Duration,
     recorder: Recorder,
     limit: ApiLimit,
@@ -97,6 +101,7 @@ impl Controller {
             watch_namespaces,
             selector,
             sweep_interval,
+            watch_secrets,
             watch_timeout,
         } = options;
         let reporter = Reporter {
@@ -117,6 +122,7 @@ impl Controller {
             scopes: Mutex::new(Scope::of(&watch_namespaces, &readiness)),
             selector,
             sweep_interval,
+            watch_secrets,
             watch_timeout,
         })
     }

@@ -42,6 +42,10 @@ struct Tracked {
     memory: Option<Memory>,
     /// Something happened while the reconcile ran.
     again: bool,
+    /// Somebody else has changed the Secret: it must be read before it is judged.
+    is_stale: bool,
+    /// The Secret's version that the watch told while the reconcile ran.
+    told: Option<String>,
 }
 
 // === impl TrackedObjects ===
@@ -78,6 +82,8 @@ impl TrackedObjects {
                     object: Arc::new(object),
                     memory: Some(memory),
                     again: false,
+                    is_stale: false,
+                    told: None,
                 };
                 objects.insert(key.clone(), tracked);
                 true
@@ -122,11 +128,15 @@ impl TrackedObjects {
     pub fn begin(&self, key: &ObjectKey) -> Option<Work> {
         let mut objects = self.lock();
         let tracked = objects.get_mut(key)?;
-        let Some(memory) = tracked.memory.take() else {
+        let Some(mut memory) = tracked.memory.take() else {
             tracked.again = true;
             return None;
         };
         tracked.again = false;
+        if std::mem::take(&mut tracked.is_stale) {
+            memory.seen_at = None;
+            memory.is_created = false;
+        }
         Some(Work {
             object: tracked.object.clone(),
             memory,
@@ -141,9 +151,63 @@ impl TrackedObjects {
         };
         // An object that was re-created meanwhile has a memory of its own.
         if tracked.object.metadata.uid == worked_on.metadata.uid {
+            if tracked
+                .told
+                .take()
+                .is_some_and(|told| is_news(&memory, &told))
+            {
+                tracked.is_stale = true;
+                tracked.again = true;
+            }
             tracked.memory = Some(memory);
         }
         std::mem::take(&mut tracked.again)
+    }
+
+    /// Takes note of the version of an object's Secret that a watch told; true if it is none of our own
+    /// writes, so that the object must be looked at.
+    pub fn secret_is_at(&self, key: &ObjectKey, version: &str) -> bool {
+        let mut objects = self.lock();
+        let Some(tracked) = objects.get_mut(key) else {
+            return false;
+        };
+        match &tracked.memory {
+            Some(memory) => tracked.is_stale |= is_news(memory, version),
+            // Most likely its own write, whose answer is on the way.
+            None => tracked.told = Some(version.to_owned()),
+        }
+        tracked.is_stale
+    }
+
+    /// Takes note that no watch tells of the object's Secret; true if it was believed to be there.
+    pub fn secret_is_gone(&self, key: &ObjectKey) -> bool {
+        let mut objects = self.lock();
+        let Some(tracked) = objects.get_mut(key) else {
+            return false;
+        };
+        let secret = tracked
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.secret.as_ref());
+        tracked.is_stale |= matches!(secret, Some(SecretState::Present(_)));
+        tracked.is_stale
+    }
+
+    /// The object of a namespace that keeps the Secret of this name.
+    pub fn keeper_of(&self, namespace: &str, secret: &str) -> Option<ObjectKey> {
+        let objects = self.lock();
+        let mut tracked = objects.iter();
+        let keeper = tracked.find(|(key, tracked)| {
+            key.namespace == namespace && tracked.object.secret_name() == secret
+        });
+        keeper.map(|(key, _)| key.clone())
+    }
+
+    /// Whether the object keeps the Secret of this name.
+    pub fn keeps(&self, key: &ObjectKey, secret: &str) -> bool {
+        self.lock()
+            .get(key)
+            .is_some_and(|tracked| tracked.object.secret_name() == secret)
     }
 
     /// Whether the object still exists.
@@ -158,14 +222,27 @@ impl TrackedObjects {
     }
 }
 
-/// Resource versions of one kind are ordered numbers (KEP-5504); where one is no number, it is newer.
 fn is_newer(object: &AcrCredential, than: &AcrCredential) -> bool {
-    let version = |object: &AcrCredential| -> Option<u128> {
-        object.metadata.resource_version.as_ref()?.parse().ok()
-    };
-    match (version(object), version(than)) {
-        (Some(new), Some(old)) => new > old,
+    let version =
+        |object: &AcrCredential| object.metadata.resource_version.clone().unwrap_or_default();
+    is_later(&version(object), &version(than))
+}
+
+/// Resource versions of one kind are ordered numbers (KEP-5504); where one is no number, it is later.
+fn is_later(version: &str, than: &str) -> bool {
+    match (version.parse::<u128>(), than.parse::<u128>()) {
+        (Ok(new), Ok(old)) => new > old,
         _ => true,
+    }
+}
+
+/// Whether a Secret of this version is another than we know of.
+fn is_news(memory: &Memory, version: &str) -> bool {
+    match &memory.secret {
+        Some(SecretState::Present(snapshot)) => is_later(version, &snapshot.resource_version),
+        Some(SecretState::Absent | SecretState::Hidden) => true,
+        // Not looked at yet, which is about to happen.
+        None => false,
     }
 }
 

@@ -51,6 +51,9 @@ impl Controller {
             std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut watches = JoinSet::new();
         for scope in scopes {
+            if self.watch_secrets {
+                watches.spawn(self.clone().watch_secrets(scope.namespace.clone()));
+            }
             watches.spawn(self.clone().watch(scope));
         }
         // The others are aborted as the set drops.
@@ -130,7 +133,7 @@ impl Controller {
 }
 
 /// The library's own text quotes the answer.
-fn in_own_words(error: &watcher::Error) -> String {
+pub(super) fn in_own_words(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

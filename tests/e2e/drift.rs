@@ -3,7 +3,7 @@
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::harness::{Scene, manifest, run, soon};
+use crate::harness::{CONTROLLER, Scene, Tuning, config, manifest, run, soon};
 use crate::ownership::{SWEEP, patch, served};
 
 #[test]
@@ -113,6 +113,85 @@ fn labels_follow_the_spec_within_what_the_operator_allows() {
         })
         .await?;
         assert_eq!(scene.upstream_calls(), (1, 1), "a label mints nothing");
+        Ok(())
+    });
+}
+
+/// The right to watch Secrets, in the test's namespace alone.
+async fn may_watch_secrets(scene: &Scene) -> anyhow::Result<()> {
+    let role = config("watch-secrets/role.yaml");
+    scene.control_plane.apply(role).await?;
+    let (namespace, name) = CONTROLLER;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "watch-secrets", "namespace": scene.namespace},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "acrcred-watch-secrets",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+    });
+    scene.control_plane.apply(binding.to_string()).await?;
+    Ok(())
+}
+
+#[test]
+fn with_the_right_to_watch_what_somebody_changes_is_put_right_in_seconds() {
+    run(async {
+        let scene = Scene::new("watched").await?;
+        let contoso = scene.registry("contoso").await?;
+        may_watch_secrets(&scene).await?;
+        let mut tuning = Tuning::of(&scene);
+        tuning.watch_secrets = true;
+        let _acrcred = scene.start_tuned(tuning).await?;
+        let objects = scene.objects();
+        objects.create_ready(&manifest("acr", &[&contoso])).await?;
+        let payload = objects.docker_config("acr").await?;
+        let is_whole = async || {
+            let secret = objects
+                .secrets
+                .get_opt("acr")
+                .await
+                .map_err(|e| e.to_string())?;
+            let secret = secret.ok_or("no Secret")?;
+            let labelled = secret
+                .metadata
+                .labels
+                .is_some_and(|l| l.contains_key("app.kubernetes.io/managed-by"));
+            let owned = secret.metadata.owner_references.is_some();
+            let data = secret.data.unwrap_or_default().remove(".dockerconfigjson");
+            let right = labelled && owned && data.is_some_and(|data| data.0 == payload);
+            if right {
+                Ok(())
+            } else {
+                Err("not whole".to_owned())
+            }
+        };
+        for change in [
+            json!({"stringData": {".dockerconfigjson": "{\"auths\":{}}"}}),
+            json!({"metadata": {"labels": null}}),
+            json!({"metadata": {"ownerReferences": null}}),
+        ] {
+            patch(&objects, "acr", change.clone()).await?;
+            soon(&format!("{change} is put right"), is_whole).await?;
+        }
+        objects
+            .secrets
+            .delete("acr", &DeleteParams::default())
+            .await?;
+        soon("the deleted Secret is back", is_whole).await?;
+        assert_eq!(
+            scene.upstream_calls(),
+            (1, 1),
+            "the young token serves again"
+        );
+        // Its own writes are no news: nothing is read but what somebody changed.
+        let calls = scene.calls().await?;
+        let reads = calls.count(|call| call.field_manager == "acrcred-read");
+        assert!((4..=8).contains(&reads), "{reads} reads: {calls}");
+        assert!(calls.forbidden().is_empty(), "{}", calls.forbidden());
         Ok(())
     });
 }

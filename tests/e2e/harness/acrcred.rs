@@ -27,6 +27,7 @@ pub struct Tuning {
     pub watch_namespaces: Vec<String>,
     /// In place of the pod's token file.
     pub assertion: Option<Box<dyn AssertionSource>>,
+    pub watch_secrets: bool,
     pub watch_timeout: Duration,
     /// Where the API server is found, if not at its own address.
     pub api_server: Option<String>,
@@ -51,6 +52,7 @@ impl Tuning {
             secret_metadata_prefixes: Vec::new(),
             watch_namespaces: vec![scene.namespace.clone()],
             assertion: None,
+            watch_secrets: false,
             watch_timeout: Duration::from_secs(200),
             api_server: None,
         }
@@ -101,6 +103,7 @@ impl Scene {
             watch_namespaces: tuning.watch_namespaces,
             selector: String::new(),
             sweep_interval: tuning.sweep_interval,
+            watch_secrets: tuning.watch_secrets,
             watch_timeout: tuning.watch_timeout,
         });
         let stop = CancellationToken::new();
