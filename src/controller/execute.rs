@@ -55,6 +55,10 @@ impl Controller {
                     observed.secret = SecretState::Present(Box::new(snapshot));
                 }
                 WrittenSecret::Conflict => self.look_again(observed, key).await?,
+                // The plugin OwnerReferencesPermissionEnforcement wants the right to delete for it.
+                WrittenSecret::Refused(_) if restores_owner_reference(observed) => {
+                    observed.owner_reference_refused = true;
+                }
                 WrittenSecret::Refused(refusal) => observed.refused = Some(refusal),
                 WrittenSecret::RefusedForThis(refusal) => {
                     let before = observed.secret.clone();
@@ -146,5 +150,15 @@ impl Controller {
             Ok(Err(status)) => tracing::warn!(code = status.code, "cannot publish an event"),
             Err(error) => tracing::warn!(%error, "cannot publish an event"),
         }
+    }
+}
+
+/// Whether a write to the Secret would, beside all else, give it back our owner reference.
+fn restores_owner_reference(observed: &Observed<'_>) -> bool {
+    match &observed.secret {
+        SecretState::Present(snapshot) => {
+            !observed.owner_reference_refused && !snapshot.is_referred_to(observed.object)
+        }
+        SecretState::Absent | SecretState::Hidden => false,
     }
 }

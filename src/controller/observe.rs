@@ -30,6 +30,7 @@ impl Controller {
             federation: self.federation().await,
             secret: memory.secret.clone().unwrap_or(SecretState::Absent),
             refused: None,
+            owner_reference_refused: false,
             attempts: memory.attempts.clone(),
         };
         let now = self.clock.now();

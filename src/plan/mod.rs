@@ -68,6 +68,8 @@ pub struct Observed<'a> {
     pub secret: SecretState,
     /// Why the API server refused to let us write it just now, if it did.
     pub refused: Option<Refusal>,
+    /// Whether the API server has just refused a write that would have restored our owner reference.
+    pub owner_reference_refused: bool,
     /// What earlier attempts came to.
     pub attempts: Attempts,
 }

@@ -51,7 +51,7 @@ impl Snapshot {
     }
 
     /// Whether an owner reference names `object` in full.
-    pub(super) fn is_referred_to(&self, object: &AcrCredential) -> bool {
+    pub fn is_referred_to(&self, object: &AcrCredential) -> bool {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let uid = object.metadata.uid.as_ref();
         let mut owners = self.owners.iter();

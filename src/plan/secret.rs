@@ -140,6 +140,7 @@ pub(super) fn write(
     present: Option<&Snapshot>,
     entries: &BTreeMap<String, DesiredEntry>,
     metadata: &AllowedMetadata,
+    may_own: bool,
 ) -> Option<SecretWrite> {
     let Some(present) = present else {
         let secret = desired(object, None, entries, metadata);
@@ -149,8 +150,14 @@ pub(super) fn write(
     if !removal.labels.is_empty() || !removal.annotations.is_empty() {
         return Some(SecretWrite::Remove(removal));
     }
-    let secret = desired(object, Some(present), entries, metadata);
-    (!satisfies(present, &secret, object)).then(|| SecretWrite::Apply(Box::new(secret)))
+    let mut secret = desired(object, Some(present), entries, metadata);
+    let is_owned = present.is_referred_to(object);
+    if !may_own && !is_owned {
+        // What works without it goes on working.
+        secret.metadata.owner_references = None;
+    }
+    (!satisfies(present, &secret) || (may_own && !is_owned))
+        .then(|| SecretWrite::Apply(Box::new(secret)))
 }
 
 fn desired(
@@ -239,7 +246,7 @@ fn removal(present: &Snapshot, metadata: &AllowedMetadata) -> Removal {
     }
 }
 
-fn satisfies(present: &Snapshot, desired: &Secret, object: &AcrCredential) -> bool {
+fn satisfies(present: &Snapshot, desired: &Secret) -> bool {
     let has_all = |there: &BTreeMap<String, String>, wanted: &Option<BTreeMap<String, String>>| {
         let mut wanted = wanted.iter().flatten();
         wanted.all(|(key, value)| there.get(key) == Some(value))
@@ -256,5 +263,4 @@ fn satisfies(present: &Snapshot, desired: &Secret, object: &AcrCredential) -> bo
         && payload.is_some_and(|payload| payload.0 == held.encode())
         && has_all(&present.labels, &desired.metadata.labels)
         && has_all(&present.annotations, &desired.metadata.annotations)
-        && present.is_referred_to(object)
 }

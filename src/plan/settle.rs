@@ -63,7 +63,8 @@ pub fn settle(
     let desired = status::status(observed, plan, &registries, &metadata, now);
     Settled {
         write: if may_write(observed, plan, present, &entries, now) {
-            secret::write(observed.object, present, &entries, &metadata)
+            let may_own = !observed.owner_reference_refused;
+            secret::write(observed.object, present, &entries, &metadata, may_own)
         } else {
             None
         },

@@ -214,11 +214,7 @@ fn conditions(
     };
     let problem = foremost_problem(observed, plan, registries, now);
     if is_ready(plan, registries, now) {
-        add(
-            ConditionType::Ready,
-            true,
-            &issued(observed.object, metadata),
-        );
+        add(ConditionType::Ready, true, &issued(observed, metadata));
         if let Some((refusal, _)) = problem {
             add(ConditionType::RefreshFailing, true, &refusal);
         }
@@ -270,7 +266,8 @@ fn foremost_problem(
         .and_then(|registry| registry.problem.clone())
 }
 
-fn issued(object: &AcrCredential, metadata: &AllowedMetadata) -> Refusal {
+fn issued(observed: &Observed<'_>, metadata: &AllowedMetadata) -> Refusal {
+    let object = observed.object;
     let (reason, mut message) = if object.spec.suspend {
         let message = "nothing is minted while spec.suspend is set; the credentials work until status.expiresAt";
         (Reason::Suspended, message.to_owned())
@@ -295,6 +292,11 @@ fn issued(object: &AcrCredential, metadata: &AllowedMetadata) -> Refusal {
             message.push_str(": ");
             message.push_str(&keys.join(", "));
         }
+    }
+    if observed.owner_reference_refused {
+        message.push_str(
+            "; its owner reference is gone, and the API server does not let acrcred restore it: delete the Secret yourself when this object goes",
+        );
     }
     Refusal { reason, message }
 }

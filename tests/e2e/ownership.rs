@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::harness::{Objects, Scene, TestRegistry, condition, manifest, run, soon};
+use crate::harness::{
+    Objects, Scene, TestRegistry, condition, control_plane_with, manifest, run, soon,
+};
 
 /// Longer than the sweep interval of acrcred.
 pub const SWEEP: SignedDuration = SignedDuration::from_mins(11);
@@ -323,6 +325,47 @@ fn an_immutable_secret_and_one_of_another_type_are_named() {
         objects
             .has("typed", "Stalled", "True", "SecretTypeMismatch")
             .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn where_owners_are_guarded_data_is_refreshed_and_the_lost_owner_reported() {
+    run(async {
+        // OpenShift has it on: who changes owner references needs the right to delete, which acrcred lacks.
+        let control_plane = control_plane_with("OwnerReferencesPermissionEnforcement").await?;
+        let scene = Scene::with_control_plane(control_plane, "guarded").await?;
+        let contoso = scene.registry("contoso").await?;
+        let _acrcred = scene.start().await?;
+        let objects = scene.objects();
+        objects.create_ready(&manifest("acr", &[&contoso])).await?;
+        let token = objects.token("acr", &contoso).await?.context("a token")?;
+        let owners = objects.secret("acr").await?.metadata.owner_references;
+        assert!(
+            owners.is_some_and(|owners| owners.len() == 1),
+            "created with its owner"
+        );
+
+        let lost = json!({"metadata": {"ownerReferences": null}});
+        patch(&objects, "acr", lost).await?;
+        scene.advance(SignedDuration::from_mins(95));
+        objects.another_token("acr", &contoso, &token).await?;
+        let told = |object: &acrcred::api::AcrCredential| {
+            condition(object, "Ready").is_some_and(|ready| {
+                ready.status == "True" && ready.message.contains("owner reference")
+            })
+        };
+        objects
+            .status("acr", "the lost owner is reported", told)
+            .await?;
+        assert!(
+            objects
+                .secret("acr")
+                .await?
+                .metadata
+                .owner_references
+                .is_none()
+        );
         Ok(())
     });
 }

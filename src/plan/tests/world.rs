@@ -228,6 +228,7 @@ impl World {
             federation: self.federation.clone(),
             secret: self.believed.clone().unwrap_or_else(actual),
             refused,
+            owner_reference_refused: false,
             attempts: self.attempts.clone(),
         }
     }

@@ -28,6 +28,8 @@ pub struct Options {
     pub crds: Vec<PathBuf>,
     /// Whether the `ServiceAccount` admission plugin is on: pods then take over `imagePullSecrets` from their `ServiceAccount`.
     pub service_account_admission: bool,
+    /// Admission plugins to run beside those that are on by default.
+    pub admission_plugins: Vec<String>,
     /// An empty or new folder, which stays; absent: a temporary one.
     pub dir: Option<PathBuf>,
     /// Controllers to run beside the garbage collector and those of namespaces, `ServiceAccount`s and aggregated roles.
@@ -219,6 +221,7 @@ fn arguments(options: Options) -> Vec<String> {
     let Options {
         crds,
         service_account_admission,
+        admission_plugins,
         dir,
         controllers,
         issuer,
@@ -230,6 +233,11 @@ fn arguments(options: Options) -> Vec<String> {
         controllers
             .iter()
             .map(|controller| flag("controller", controller)),
+    );
+    arguments.extend(
+        admission_plugins
+            .iter()
+            .map(|plugin| flag("admission-plugin", plugin)),
     );
     arguments.extend(dir.iter().map(|dir| path("dir", dir)));
     arguments.extend(issuer.iter().map(|issuer| flag("issuer", issuer)));

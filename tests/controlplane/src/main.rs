@@ -52,6 +52,9 @@ struct RunArguments {
     /// Leave the admission plugin for service accounts on: pods then take over their pull secrets, and need them to exist.
     #[arg(long)]
     service_account_admission: bool,
+    /// A further admission plugin of kube-apiserver, such as OwnerReferencesPermissionEnforcement. Repeatable.
+    #[arg(long = "admission-plugin", value_name = "NAME")]
+    admission_plugins: Vec<String>,
     /// Issuer of service account tokens.
     #[arg(long, default_value = DEFAULT_ISSUER)]
     issuer: String,
@@ -90,6 +93,7 @@ fn run(command: Command) -> Result<()> {
             keep,
             crds,
             service_account_admission,
+            admission_plugins,
             issuer,
             controllers,
         }) => supervisor::run(Settings {
@@ -97,6 +101,7 @@ fn run(command: Command) -> Result<()> {
             keep,
             crds,
             service_account_admission,
+            admission_plugins,
             issuer,
             controllers,
         }),

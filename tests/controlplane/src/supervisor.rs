@@ -30,6 +30,8 @@ pub struct Settings {
     pub crds: Vec<PathBuf>,
     /// Whether the `ServiceAccount` admission plugin is on.
     pub service_account_admission: bool,
+    /// Admission plugins to run beside those that are on by default.
+    pub admission_plugins: Vec<String>,
     /// The issuer of `ServiceAccount` tokens.
     pub issuer: String,
     /// Controllers to run beside the usual ones.

@@ -65,20 +65,33 @@ pub fn run(test: impl Future<Output = anyhow::Result<()>>) {
 /// The control plane of this run, with the CRD and the roles of `config/`, unmodified.
 pub async fn control_plane() -> anyhow::Result<&'static ControlPlane> {
     CONTROL_PLANE
-        .get_or_try_init(|| async {
-            let options = Options {
-                crds: vec![config("crd/acrcred.dev_acrcredentials.yaml")],
-                ..Options::default()
-            };
-            let control_plane = ControlPlane::start(options).await?;
-            for folder in ["rbac", "policy"] {
-                let manifests = control_plane.render(&config(folder)).await?;
-                control_plane.apply(manifests).await?;
-            }
-            policy_is_in_force(&control_plane).await?;
-            Ok(control_plane)
-        })
+        .get_or_try_init(|| start_control_plane(Options::default()))
         .await
+}
+
+/// A control plane with the CRD, the roles and the policy of `config/`.
+async fn start_control_plane(options: Options) -> anyhow::Result<ControlPlane> {
+    let control_plane = ControlPlane::start(Options {
+        crds: vec![config("crd/acrcred.dev_acrcredentials.yaml")],
+        ..options
+    })
+    .await?;
+    for folder in ["rbac", "policy"] {
+        let manifests = control_plane.render(&config(folder)).await?;
+        control_plane.apply(manifests).await?;
+    }
+    policy_is_in_force(&control_plane).await?;
+    Ok(control_plane)
+}
+
+/// A control plane of its own with a further admission plugin, for the one test that needs it.
+pub async fn control_plane_with(plugin: &str) -> anyhow::Result<&'static ControlPlane> {
+    let options = Options {
+        admission_plugins: vec![plugin.to_owned()],
+        ..Options::default()
+    };
+    // Lives as long as the run, like the one that all share.
+    Ok(Box::leak(Box::new(start_control_plane(options).await?)))
 }
 
 /// The API server takes a moment to enforce a new admission policy.

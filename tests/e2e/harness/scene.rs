@@ -45,20 +45,32 @@ pub struct TestRegistry {
 impl Scene {
     /// On the emulator that all share: its clock stays as it is.
     pub async fn new(name: &str) -> Result<Self> {
+        let control_plane = control_plane().await?;
         let emulator = SHARED_EMULATOR
-            .get_or_try_init(start_emulator)
+            .get_or_try_init(|| start_emulator(control_plane))
             .await?
             .clone();
-        Self::on(emulator, name).await
+        Self::on(control_plane, emulator, name).await
     }
 
     /// With an emulator of its own, so that its time can be turned.
     pub async fn with_own_time(name: &str) -> Result<Self> {
-        Self::on(start_emulator().await?, name).await
+        Self::with_control_plane(control_plane().await?, name).await
     }
 
-    async fn on(emulator: Arc<Emulator>, name: &str) -> Result<Self> {
-        let control_plane = control_plane().await?;
+    /// On another control plane, with an emulator of its own.
+    pub async fn with_control_plane(
+        control_plane: &'static ControlPlane,
+        name: &str,
+    ) -> Result<Self> {
+        Self::on(control_plane, start_emulator(control_plane).await?, name).await
+    }
+
+    async fn on(
+        control_plane: &'static ControlPlane,
+        emulator: Arc<Emulator>,
+        name: &str,
+    ) -> Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let scene = Self {
             namespace: control_plane.create_namespace(name).await?,
@@ -192,8 +204,7 @@ impl Scene {
     }
 }
 
-async fn start_emulator() -> Result<Arc<Emulator>> {
-    let control_plane = control_plane().await?;
+async fn start_emulator(control_plane: &ControlPlane) -> Result<Arc<Emulator>> {
     let options = Options {
         registry_binary: control_plane.tools().path(Tool::Registry).to_owned(),
         keep_tokens: true,

@@ -256,6 +256,10 @@ impl Plane<'_> {
         if !self.settings.service_account_admission {
             flags.push("--disable-admission-plugins=ServiceAccount".into());
         }
+        if !self.settings.admission_plugins.is_empty() {
+            let plugins = self.settings.admission_plugins.join(",");
+            flags.push(format!("--enable-admission-plugins={plugins}"));
+        }
         flags
     }
 
