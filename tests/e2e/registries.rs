@@ -2,6 +2,7 @@
 
 use acrcred::credential::Audience;
 use azure_emulator::registry::ArmAuth;
+use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::harness::{Scene, Tuning, condition, manifest, run};
@@ -105,6 +106,45 @@ fn a_registry_without_authentication_as_arm_takes_the_registry_audience_only() {
             .has("contoso", "Ready", "False", "ArmAuthenticationDisabled")
             .await?;
         assert!(objects.secrets.get_opt("contoso").await?.is_none());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_registry_that_disables_authentication_as_arm_is_named_and_the_old_credential_stays() {
+    run(async {
+        let scene = Scene::with_own_time("arm-off").await?;
+        let fabrikam = scene.registry("fabrikam").await?;
+        let mut tuning = Tuning::of(&scene);
+        tuning.audience = Audience::new("https://management.azure.com/");
+        let _acrcred = scene.start_tuned(tuning).await?;
+        let objects = scene.objects();
+        objects.create_ready(&manifest("acr", &[&fabrikam])).await?;
+        let token = objects.token("acr", &fabrikam).await?.expect("a token");
+        let set = |arm_auth: ArmAuth| {
+            scene.emulator.update(|state| {
+                state
+                    .registries
+                    .iter_mut()
+                    .for_each(|r| r.arm_auth = arm_auth);
+            })
+        };
+        set(ArmAuth::Disabled)?;
+        scene.advance(SignedDuration::from_mins(95));
+        let object = objects
+            .has("acr", "RefreshFailing", "True", "ArmAuthenticationDisabled")
+            .await?;
+        assert_eq!(
+            condition(&object, "Ready").map(|c| c.status.as_str()),
+            Some("True")
+        );
+        assert_eq!(
+            objects.token("acr", &fabrikam).await?.as_ref(),
+            Some(&token)
+        );
+        set(ArmAuth::Enabled)?;
+        scene.advance(SignedDuration::from_mins(2));
+        objects.another_token("acr", &fabrikam, &token).await?;
         Ok(())
     });
 }
