@@ -52,7 +52,7 @@ struct RunArguments {
     /// Leave the admission plugin for service accounts on: pods then take over their pull secrets, and need them to exist.
     #[arg(long)]
     service_account_admission: bool,
-    /// A further admission plugin of kube-apiserver, such as OwnerReferencesPermissionEnforcement. Repeatable.
+    /// A further admission plugin of kube-apiserver, such as `AlwaysPullImages`. Repeatable.
     #[arg(long = "admission-plugin", value_name = "NAME")]
     admission_plugins: Vec<String>,
     /// Issuer of service account tokens.
