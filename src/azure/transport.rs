@@ -23,6 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Requests under way at once to one registry, or to one tenant of an authority.
 const IN_FLIGHT: usize = 16;
+/// From this many limits on, unused ones are dropped: users choose the hosts.
+const MANY_HOSTS: usize = 256;
 
 /// How requests leave.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +147,10 @@ impl Transport {
 
     fn limit(&self, name: &str) -> Arc<Semaphore> {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if limits.len() >= MANY_HOSTS {
+            // One that nobody holds limits nobody.
+            limits.retain(|_, limit| Arc::strong_count(limit) > 1);
+        }
         limits
             .entry(name.to_owned())
             .or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT)))

@@ -42,7 +42,19 @@ impl Controller {
                 self.report(observed.object, key, &settled).await?;
                 return Ok(Some(settled));
             };
-            match self.write_secret(observed.object, key, write).await? {
+            let written = match self.write_secret(observed.object, key, write).await {
+                Ok(written) => written,
+                Err(error) => {
+                    // What there is, is the truth, also while it cannot be changed: an expiry is told. Where
+                    // there is nothing yet, there is nothing to tell.
+                    if observed.secret != SecretState::Absent {
+                        let _ = self.report(observed.object, key, &settled).await;
+                        self.count(key, &settled, outcomes);
+                    }
+                    return Err(error);
+                }
+            };
+            match written {
                 WrittenSecret::Written(secret) => {
                     let mut known = lifetimes(&observed.secret);
                     known.extend(outcomes.values().flatten().map(|credential| {
@@ -118,7 +130,7 @@ impl Controller {
         match self.limit.call("writing the status", call).await? {
             Ok(mut written) => {
                 written.managed_fields_mut().clear();
-                self.objects.update(key, written);
+                self.objects.answered(key, object, written);
             }
             // Deleted or re-created meanwhile; the watch tells.
             Err(status) if status.is_not_found() || status.is_invalid() => {}

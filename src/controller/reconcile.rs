@@ -35,6 +35,7 @@ impl Controller {
             .instrument(span.clone());
         let result = AssertUnwindSafe(look).catch_unwind().await;
         let now = self.clock.now();
+        let has_failed = !matches!(result, Ok(Ok(_)));
         let wake_at = span.in_scope(|| match result {
             Ok(Ok(wake_at)) => {
                 self.metrics.reconciled(ReconcileResult::Success);
@@ -55,7 +56,9 @@ impl Controller {
             }
         });
         if self.objects.end(&key, &object, memory) {
-            self.queue.schedule(&key, now);
+            // Whoever changes things all the time must not talk us out of a backoff.
+            let again_at = wake_at.filter(|_| has_failed).unwrap_or(now);
+            self.queue.schedule(&key, again_at);
         } else if let Some(wake_at) = wake_at
             && self.objects.contains(&key, object.metadata.uid.as_ref())
         {
@@ -116,7 +119,7 @@ impl Controller {
         join_all(mints).await.into_iter().collect()
     }
 
-    fn count(&self, key: &ObjectKey, settled: &Settled, outcomes: &Outcomes) {
+    pub(super) fn count(&self, key: &ObjectKey, settled: &Settled, outcomes: &Outcomes) {
         for outcome in outcomes.values() {
             self.metrics.refreshed(match outcome {
                 Ok(_) => "success",
@@ -131,6 +134,10 @@ impl Controller {
         };
         self.metrics
             .object_is(&key.namespace, &key.name, state, settled.expires_at);
+        // Deleted meanwhile: its series would stay for ever.
+        if !self.objects.knows(key) {
+            self.metrics.object_is_gone(&key.namespace, &key.name);
+        }
         if let Some(note) = &settled.note {
             tracing::warn!(reason = note.reason, message = note.message, "trouble");
         } else if settled.status.is_some() {

@@ -91,6 +91,26 @@ impl TrackedObjects {
         }
     }
 
+    /// Takes note of the answer to our own status write. It never brings an object back that is gone, and
+    /// where it tells of a spec that the reconcile did not work on, the object is looked at once more: the
+    /// watch will have nothing newer to tell.
+    pub fn answered(&self, key: &ObjectKey, worked_on: &AcrCredential, object: AcrCredential) {
+        let mut objects = self.lock();
+        let known = objects
+            .get_mut(key)
+            .filter(|tracked| tracked.object.metadata.uid == object.metadata.uid);
+        let Some(tracked) = known else {
+            return;
+        };
+        if !is_newer(&object, &tracked.object) {
+            return;
+        }
+        let (seen, now) = (&worked_on.metadata, &object.metadata);
+        tracked.again |=
+            seen.generation != now.generation || seen.deletion_timestamp != now.deletion_timestamp;
+        tracked.object = Arc::new(object);
+    }
+
     /// Forgets an object that exists no more.
     pub fn remove(&self, key: &ObjectKey) {
         self.lock().remove(key);
@@ -185,11 +205,13 @@ impl TrackedObjects {
         let Some(tracked) = objects.get_mut(key) else {
             return false;
         };
-        let secret = tracked
-            .memory
-            .as_ref()
-            .and_then(|memory| memory.secret.as_ref());
-        tracked.is_stale |= matches!(secret, Some(SecretState::Present(_)));
+        match &tracked.memory {
+            Some(memory) => {
+                tracked.is_stale |= matches!(&memory.secret, Some(SecretState::Present(_)));
+            }
+            // No version at all: whatever the reconcile ends with is then looked at anew.
+            None => tracked.told = Some(String::new()),
+        }
         tracked.is_stale
     }
 
@@ -208,6 +230,11 @@ impl TrackedObjects {
         self.lock()
             .get(key)
             .is_some_and(|tracked| tracked.object.secret_name() == secret)
+    }
+
+    /// Whether there is an object of this name.
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        self.lock().contains_key(key)
     }
 
     /// Whether the object still exists.
@@ -283,6 +310,30 @@ mod tests {
             objects.update(&key(), object("other", "3")),
             "another object"
         );
+    }
+
+    #[test]
+    fn an_answer_of_ours_brings_nothing_back_and_hides_no_change() {
+        let objects = TrackedObjects::default();
+        objects.update(&key(), object("u", "1"));
+        let work = objects.begin(&key()).unwrap();
+        // Somebody changed the spec before our status was written: the answer tells of it first.
+        let mut answer = object("u", "3");
+        answer.metadata.generation = Some(2);
+        objects.answered(&key(), &work.object, answer);
+        assert!(
+            !objects.update(&key(), object("u", "2")),
+            "the watch has nothing newer"
+        );
+        assert!(
+            objects.end(&key(), &work.object, work.memory),
+            "looked at once more"
+        );
+
+        let work = objects.begin(&key()).unwrap();
+        objects.remove(&key());
+        objects.answered(&key(), &work.object, object("u", "4"));
+        assert!(!objects.knows(&key()), "a deleted object came back");
     }
 
     #[test]

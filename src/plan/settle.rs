@@ -104,7 +104,7 @@ fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Time
     for (host, decision) in &plan.registries {
         let previous = observed.attempts.get(host);
         let error = match decision {
-            Decision::Keep(_) | Decision::Refuse(_) => continue,
+            Decision::Keep(_) => continue,
             Decision::Fail(_, error) => Some(*error),
             Decision::Mint(mint) => match outcomes.get(&mint.server) {
                 Some(Ok(_)) => continue,
@@ -112,7 +112,8 @@ fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Time
                 // Whoever was to mint it did not: tried again like any other failure.
                 None => Some(MintError::new(Hop::Assertion, Cause::Unavailable)),
             },
-            Decision::Wait(_) | Decision::Hold(_) => None,
+            // A refusal forgets nothing, or a spec that flips would be rid of its backoff.
+            Decision::Wait(_) | Decision::Hold(_) | Decision::Refuse(_) => None,
         };
         let seed = format!("{uid}/{host}");
         let attempt = match error {

@@ -131,6 +131,16 @@ fn a_stolen_token_reads_and_writes_no_foreign_secret() {
             own.metadata.resource_version,
             objects.secret("acr").await?.metadata.resource_version
         );
+        let mut padded = unmarked.clone();
+        padded["metadata"] =
+            json!({"name": "padded", "annotations": {"acrcred.dev/owner-uid": uid}});
+        padded["stringData"]["password"] = json!("known to the thief");
+        forbidden(
+            "a Secret with another key",
+            secrets
+                .create(&PostParams::default(), &secret(&padded)?)
+                .await,
+        );
         let mut marked = unmarked;
         marked["metadata"] =
             json!({"name": "marked", "annotations": {"acrcred.dev/owner-uid": uid}});
