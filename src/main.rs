@@ -91,10 +91,14 @@ async fn run(config: Config) -> Result<(), Failure> {
     };
     let admin = tokio::spawn(admin.serve(listener, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    if controller::is_fenced(&client).await == Some(false) {
-        tracing::warn!(
+    match controller::is_fenced(&client).await {
+        Some(true) => {}
+        Some(false) => tracing::warn!(
             "no admission policy keeps this ServiceAccount from Secrets that are not acrcred's; apply config/policy"
-        );
+        ),
+        None => tracing::warn!(
+            "could not find out whether an admission policy limits this ServiceAccount; check that config/policy is applied"
+        ),
     }
     controller.run(stop.clone()).await;
     if !stop.is_cancelled() {

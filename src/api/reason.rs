@@ -46,7 +46,8 @@ pub enum Reason {
     EntraRefused,
     /// The registry refused the identity.
     RegistryRefused,
-    /// The registry refuses Resource Manager tokens.
+    /// The registry refused a token for another audience than its own; likely authentication-as-arm is
+    /// disabled.
     ArmAuthenticationDisabled,
     /// An upstream asked us to wait.
     Throttled,
@@ -54,7 +55,7 @@ pub enum Reason {
     UpstreamUnavailable,
     /// An upstream's answer is not what the protocol says.
     MalformedAnswer,
-    /// The API server does not let us write the Secret.
+    /// The API server does not let us read or write the Secret.
     Forbidden,
 }
 

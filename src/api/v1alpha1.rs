@@ -187,11 +187,11 @@ pub struct AcrCredentialStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["server".into()]))]
     pub registries: Vec<RegistryStatus>,
 
-    /// ServiceAccounts that hold the Secret now.
+    /// ServiceAccounts that hold the Secret now. Not used yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attached: Vec<String>,
 
-    /// The value of the annotation acrcred.dev/refresh that was last served.
+    /// The value of the annotation acrcred.dev/refresh that was last served. Not used yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_refresh: Option<String>,
 }

@@ -8,6 +8,8 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::secrets::is_refused_by_policy;
+
 /// A slow API server must not hold up the start for a warning.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -94,7 +96,7 @@ pub async fn is_fenced(client: &Client) -> Option<bool> {
     let answer = tokio::time::timeout(PATIENCE, secrets.create(&dry_run, &unmarked)).await;
     match answer {
         Ok(Ok(_)) => Some(false),
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Some(true),
+        Ok(Err(kube::Error::Api(status))) if is_refused_by_policy(&status) => Some(true),
         _ => None,
     }
 }

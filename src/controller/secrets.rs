@@ -125,7 +125,7 @@ fn merge_patch(removal: &Removal) -> Value {
 }
 
 /// A validating admission policy names its causes; RBAC does not.
-fn is_refused_by_policy(status: &Status) -> bool {
+pub(super) fn is_refused_by_policy(status: &Status) -> bool {
     status.is_forbidden()
         && status
             .details
@@ -149,11 +149,18 @@ fn is_namespace_gone(status: &Status) -> bool {
 /// The API server's text is left out: it may quote what we sent.
 fn refusal(object: &AcrCredential, status: &Status) -> Refusal {
     let name = object.secret_name();
+    let message = if status.is_invalid() {
+        format!(
+            "the API server finds Secret {name} invalid (HTTP 422); check spec.secret and what admission webhooks change"
+        )
+    } else {
+        format!(
+            "the API server does not let acrcred read or write Secret {name} (HTTP {}); check its roles, admission policies and the namespace's quota",
+            status.code
+        )
+    };
     Refusal {
         reason: Reason::Forbidden,
-        message: format!(
-            "the API server does not let acrcred write Secret {name} (HTTP {}); check its roles, admission policies and the namespace's quota",
-            status.code
-        ),
+        message,
     }
 }

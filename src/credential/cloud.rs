@@ -31,7 +31,7 @@ pub struct UnknownCloud(String);
 pub struct AuthorityError(String);
 
 /// Authority hosts by cloud; the first of each is the default, the others are aliases that Microsoft
-/// documents or its SDKs know (protocol.md 1.4).
+/// documents or its SDKs know.
 const AUTHORITY_HOSTS: [(Cloud, &[&str]); 3] = [
     (
         Cloud::AzurePublicCloud,

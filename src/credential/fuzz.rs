@@ -11,7 +11,7 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::fuzzing::{config, json, jwt, text, time};
 
-/// Every host that the design allows, written down a second time: one label, perhaps `.REGION.geo`, and a
+/// Every host that is allowed, written down a second time: one label, perhaps `.REGION.geo`, and a
 /// suffix of Microsoft's; all are RFC 1123 labels in lower case, and none is punycode.
 fn is_login_server(host: &str) -> bool {
     let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));

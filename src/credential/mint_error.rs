@@ -136,16 +136,16 @@ impl Cause {
                 "no federated credential of this identity has this issuer; compare it character by character, a trailing slash counts"
             }
             Self::Federation(Mismatch::Audience) => {
-                "no federated credential of this identity has this audience"
+                "no federated credential of this identity has this audience; set the credential's audience to the one presented"
             }
             Self::Federation(Mismatch::Subject) => {
-                "no federated credential of this identity has this subject"
+                "no federated credential of this identity has this subject; create one with the subject presented"
             }
             Self::Federation(Mismatch::Case) => {
-                "a federated credential of this identity differs only in upper and lower case, which counts"
+                "a federated credential of this identity differs only in upper and lower case, which counts; create it anew exactly as presented"
             }
             Self::Federation(Mismatch::Unspecified) => {
-                "no federated credential of this identity matches the assertion"
+                "no federated credential of this identity matches the assertion; compare issuer, subject and audience with what is presented, or create one"
             }
             Self::UnknownIdentity => {
                 "the client or tenant is unknown or disabled in this cloud; check the client id and the tenant id"
@@ -157,7 +157,7 @@ impl Cause {
                 "the tenant does not know the audience that was asked for; set --registry-audience to one that this cloud knows"
             }
             Self::EntraRefused => {
-                "the request was refused; look the code up at https://login.microsoftonline.com/error"
+                "the request was refused; look the AADSTS code up in docs/errors.md or at https://login.microsoftonline.com/error; if none is shown, look for a proxy that answers in Entra's place"
             }
             Self::RegistryRefused => {
                 "the registry refused the identity; assign it AcrPull (or Container Registry Repository Reader) on this registry, in the registry's own tenant"
@@ -165,7 +165,9 @@ impl Cause {
             Self::RegistryForbidden => {
                 "the registry forbids the request; check its firewall and public network access, then the identity's role"
             }
-            Self::RequestRefused => "the registry refused the request as malformed",
+            Self::RequestRefused => {
+                "the registry refused the request as malformed; look for a proxy that changes requests"
+            }
             Self::Throttled => "too many requests; waiting as long as was asked",
             Self::Unavailable => {
                 "no usable answer; check network, proxy, DNS and the service's health"
@@ -263,7 +265,7 @@ fn cap(retry_after: SignedDuration) -> SignedDuration {
     retry_after.clamp(SignedDuration::ZERO, RETRY_AFTER_CAP)
 }
 
-/// Codes whose meaning is narrower than their HTTP status (protocol.md 1.6).
+/// Codes whose meaning is narrower than their HTTP status; the table is in docs/errors.md.
 fn known_code(code: u32) -> Option<Cause> {
     Some(match code {
         700_211 => Cause::Federation(Mismatch::Issuer),

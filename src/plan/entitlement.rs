@@ -39,10 +39,16 @@ fn unsupported_field(observed: &Observed<'_>) -> Option<Refusal> {
 fn unusable_secret(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
     let name = observed.object.secret_name();
     let owner = observed.object.metadata.name.as_deref().unwrap_or_default();
+    let namespace = observed
+        .object
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or_default();
     let not_owned = || Refusal {
         reason: Reason::SecretNotOwned,
         message: format!(
-            "Secret {name} exists and does not belong to this AcrCredential; delete it, or hand it over with: kubectl annotate secret {name} acrcred.dev/adopt={owner}"
+            "Secret {name} exists and does not belong to this AcrCredential; delete it, or hand it over, which replaces all that it holds, with: kubectl annotate secret {name} --namespace {namespace} acrcred.dev/adopt={owner}; acrcred looks again at the next sweep, or when this object changes"
         ),
     };
     let snapshot = match &observed.secret {
@@ -95,7 +101,7 @@ pub(super) fn entitled(
         return refuse(
             Reason::RegistryNotAllowed,
             format!(
-                "{server} belongs to {cloud}, which the operator has not enabled with --clouds"
+                "{server} belongs to {cloud}, which the operator has not enabled; ask for it to be added to --clouds"
             ),
         );
     }

@@ -80,9 +80,14 @@ pub(super) fn problem(
         ),
         _ => String::new(),
     };
+    let advice = if reason == Reason::ArmAuthenticationDisabled {
+        "; --registry-audience asks for another audience than the registry's own, which a registry with authentication-as-arm disabled refuses: ask the operator to unset it first"
+    } else {
+        ""
+    };
     let refusal = Refusal {
         reason,
-        message: format!("{host}: {error}{presented}"),
+        message: format!("{host}: {error}{presented}{advice}"),
     };
     (refusal, attempt.is_terminal(now))
 }

@@ -162,7 +162,7 @@ fn a_foreign_secret_is_never_written() {
             );
             let told = message(world.status(), ConditionType::Ready);
             assert!(
-                told.ends_with("kubectl annotate secret acr acrcred.dev/adopt=acr"),
+                told.contains("kubectl annotate secret acr --namespace demo acrcred.dev/adopt=acr"),
                 "{told}"
             );
             assert_eq!(world.secret, Some(secret), "untouched");

@@ -1,4 +1,4 @@
-//! National clouds: which authority hosts and which resources belong together (protocol.md 1.4).
+//! National clouds: which authority hosts and which resources belong together.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The Entra authority: its token endpoint (protocol.md 6.4) and the discovery documents that clients ask for.
+//! The Entra authority: its token endpoint and the discovery documents that clients ask for.
 
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;

@@ -22,7 +22,7 @@ pub struct EntraError {
 }
 
 impl EntraError {
-    /// The refusal with that number, in the status and error that were seen with it (protocol.md 1.6).
+    /// The refusal with that number, in the status and error that were seen with it.
     pub fn new(number: u32, sentence: impl Into<String>) -> Self {
         let (status, error) = match number {
             70_003 => (400, "unsupported_grant_type"),

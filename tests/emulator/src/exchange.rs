@@ -1,4 +1,4 @@
-//! `POST /oauth2/exchange`: an Entra token for a registry-wide refresh token (protocol.md 6.5).
+//! `POST /oauth2/exchange`: an Entra token for a registry-wide refresh token.
 
 use http::StatusCode;
 use serde_json::json;

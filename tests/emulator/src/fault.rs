@@ -1,4 +1,4 @@
-//! Faults: what to answer wrongly, to whom and how often (protocol.md 6.7).
+//! Faults: what to answer wrongly, to whom and how often.
 
 use std::sync::Mutex;
 

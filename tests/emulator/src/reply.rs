@@ -1,4 +1,4 @@
-//! Answers: their body type, and the error bodies of Entra (protocol.md 6.10) and of a registry (3.6).
+//! Answers: their body type, and the error bodies of Entra and of a registry.
 
 use anyhow::Context as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};

@@ -1,4 +1,4 @@
-//! Roles and what they allow (protocol.md 3.8).
+//! Roles and what they allow.
 
 use std::collections::BTreeSet;
 

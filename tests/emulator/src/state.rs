@@ -1,6 +1,6 @@
 //! What exists in the emulated cloud: clusters, tenants, identities, registries and who may do what.
 //!
-//! The JSON form has camel-case names (protocol.md 6.2) and defaults for nearly everything, so that a small file suffices.
+//! The JSON form has camel-case names and defaults for nearly everything, so that a small file suffices.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! `GET|POST /oauth2/token` of a registry: a credential for an access token (protocol.md 6.6).
+//! `GET|POST /oauth2/token` of a registry: a credential for an access token.
 
 use anyhow::Context as _;
 use http::StatusCode;
