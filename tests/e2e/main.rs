@@ -9,6 +9,7 @@ mod drift;
 mod faults;
 mod harness;
 mod hosts;
+mod impersonation_rights;
 mod kubernetes_faults;
 mod layout;
 mod leaks;

@@ -2,6 +2,7 @@
 
 mod acrcred;
 mod crane;
+mod impersonation;
 mod objects;
 mod program;
 mod scanner;
@@ -21,6 +22,7 @@ use tokio::sync::OnceCell;
 
 pub use acrcred::{Acrcred, Tuning};
 pub use crane::Crane;
+pub use impersonation::{allow_impersonation_in, token_request};
 pub use objects::{Objects, condition, manifest};
 pub use program::{Program, acrcred};
 pub use scanner::Scanner;
@@ -69,18 +71,19 @@ pub async fn control_plane() -> anyhow::Result<&'static ControlPlane> {
         .await
 }
 
-/// A control plane with the CRD, the roles and the policy of `config/`.
+/// A control plane with the CRD, the roles and the policies of `config/`. The role for impersonation is not bound.
 async fn start_control_plane(options: Options) -> anyhow::Result<ControlPlane> {
     let control_plane = ControlPlane::start(Options {
         crds: vec![config("crd/acrcred.dev_acrcredentials.yaml")],
         ..options
     })
     .await?;
-    for folder in ["rbac", "policy"] {
+    for folder in ["rbac", "policy", "impersonation"] {
         let manifests = control_plane.render(&config(folder)).await?;
         control_plane.apply(manifests).await?;
     }
     policy_is_in_force(&control_plane).await?;
+    impersonation::policy_is_in_force(&control_plane).await?;
     Ok(control_plane)
 }
 
