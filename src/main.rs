@@ -60,6 +60,8 @@ async fn run(config: Config) -> Result<(), Failure> {
             controller: identity
                 .as_ref()
                 .map(|own| (own.client_id.clone(), own.tenant_id.clone())),
+            impersonation_audiences: config.impersonation_audiences,
+            default_tenant_id: config.default_tenant_id,
             refresh_fraction: config.refresh_fraction,
             secret_metadata_prefixes: config.secret_metadata_prefixes,
         },

@@ -25,5 +25,14 @@ pub const OWNER_UID_ANNOTATION: &str = "acrcred.dev/owner-uid";
 pub const MINTED_ANNOTATION: &str = "acrcred.dev/minted";
 /// On a user's Secret: the name of the `AcrCredential` that may take it over.
 pub const ADOPT_ANNOTATION: &str = "acrcred.dev/adopt";
+/// On our object: a new value asks for new credentials now.
+pub const REFRESH_ANNOTATION: &str = "acrcred.dev/refresh";
+/// On a `ServiceAccount`: the audience of its assertions, one of those that the operator allows.
+pub const AUDIENCE_ANNOTATION: &str = "acrcred.dev/audience";
+/// On a `ServiceAccount`: the client id of its identity (azure-workload-identity, "Service account labels and
+/// annotations").
+pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
+/// On a `ServiceAccount`: the tenant of its identity (likewise).
+pub const TENANT_ID_ANNOTATION: &str = "azure.workload.identity/tenant-id";
 /// On our Secret: who maintains it (the usual label).
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";

@@ -38,7 +38,12 @@ pub enum Reason {
     SecretTypeMismatch,
     /// The Secret of this object's predecessor awaits garbage collection.
     AwaitingSecretDeletion,
-    /// The assertion file is missing or malformed, or Entra does not know the client or tenant.
+    /// The ServiceAccount that the object names does not exist.
+    ServiceAccountNotFound,
+    /// Neither the object nor its ServiceAccount names a client id.
+    ClientIdMissing,
+    /// A client id, tenant or audience cannot be used, the assertion file is missing or malformed, or Entra
+    /// does not know the client or tenant.
     InvalidIdentity,
     /// Entra trusts no such issuer, subject and audience.
     FederationMismatch,
@@ -55,7 +60,7 @@ pub enum Reason {
     UpstreamUnavailable,
     /// An upstream's answer is not what the protocol says.
     MalformedAnswer,
-    /// The API server does not let us read or write the Secret.
+    /// The API server does not let us read or write the Secret, or use the ServiceAccount.
     Forbidden,
 }
 
@@ -77,7 +82,7 @@ impl ConditionType {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Issued,
         Self::Suspended,
         Self::Progressing,
@@ -88,6 +93,8 @@ impl Reason {
         Self::SecretImmutable,
         Self::SecretTypeMismatch,
         Self::AwaitingSecretDeletion,
+        Self::ServiceAccountNotFound,
+        Self::ClientIdMissing,
         Self::InvalidIdentity,
         Self::FederationMismatch,
         Self::EntraRefused,
@@ -112,6 +119,8 @@ impl Reason {
             Self::SecretImmutable => "SecretImmutable",
             Self::SecretTypeMismatch => "SecretTypeMismatch",
             Self::AwaitingSecretDeletion => "AwaitingSecretDeletion",
+            Self::ServiceAccountNotFound => "ServiceAccountNotFound",
+            Self::ClientIdMissing => "ClientIdMissing",
             Self::InvalidIdentity => "InvalidIdentity",
             Self::FederationMismatch => "FederationMismatch",
             Self::EntraRefused => "EntraRefused",

@@ -40,7 +40,7 @@ pub struct AcrCredentialSpec {
     pub registries: Vec<Registry>,
 
     /// Whose identity is used. Absent: the controller's own, which works only where the operator allows
-    /// it (--allow-controller-identity). Not served yet: an object that sets it is not minted for.
+    /// it (--allow-controller-identity).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<ServiceAccountIdentity>,
 
@@ -191,7 +191,8 @@ pub struct AcrCredentialStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attached: Vec<String>,
 
-    /// The value of the annotation acrcred.dev/refresh that was last served. Not used yet.
+    /// The value of the annotation acrcred.dev/refresh that was last served: since it was first seen, every
+    /// registry that the object is entitled to got a new credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_refresh: Option<String>,
 }
@@ -200,8 +201,9 @@ pub struct AcrCredentialStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FederationStatus {
-    /// Issuer; a trailing slash counts.
-    pub issuer: String,
+    /// Issuer; a trailing slash counts. Absent until acrcred has held an assertion of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// Subject: system:serviceaccount:NAMESPACE:NAME.
     pub subject: String,
     /// Audience of the assertion.
@@ -228,9 +230,21 @@ pub struct RegistryStatus {
     pub reason: String,
 }
 
+/// Longest value of the annotation `acrcred.dev/refresh` that is served.
+const MAX_REFRESH: usize = 64;
+
 // === impl AcrCredential ===
 
 impl AcrCredential {
+    /// The value of the annotation `acrcred.dev/refresh`, if it is one that is served: at most 64 letters,
+    /// digits and `. _ : + -`, so that it can be repeated in a status.
+    pub fn refresh_request(&self) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        let value = annotations.get(super::REFRESH_ANNOTATION)?;
+        let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"._:+-".contains(&b);
+        ((1..=MAX_REFRESH).contains(&value.len()) && value.bytes().all(is_safe)).then_some(value)
+    }
+
     /// Name of the Secret that this object keeps.
     pub fn secret_name(&self) -> &str {
         let named = self

@@ -30,6 +30,8 @@ pub struct Config {
     pub clouds: BTreeMap<Cloud, Authority>,
     /// The audience of Entra tokens.
     pub registry_audience: Audience,
+    /// The audiences that assertions of users' `ServiceAccount`s may have, the default first. Never empty.
+    pub impersonation_audiences: Vec<String>,
     /// When to refresh, as a fraction of a credential's life: 0.1 to 0.9.
     pub refresh_fraction: f64,
     /// How long an Entra token may be kept; zero: not at all.
@@ -82,6 +84,9 @@ pub struct Proxy {
     pub no_proxy: Option<String>,
 }
 
+/// An audience that is for registries alone, and that federated credentials made for Azure/msi-acrpull have.
+const DEFAULT_IMPERSONATION_AUDIENCE: &str = "api://AzureCRTokenExchange";
+
 /// Reads a variable; one that is set to nothing counts as not set.
 struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
 
@@ -101,6 +106,7 @@ impl Config {
             allow_controller_identity,
             clouds,
             registry_audience,
+            impersonation_audiences,
             refresh_fraction,
             token_cache_max_life,
             sweep_interval,
@@ -138,6 +144,16 @@ impl Config {
                 value::audience,
             )?
             .unwrap_or_default(),
+            impersonation_audiences: narrowing(
+                "impersonation-audiences",
+                list(
+                    "impersonation-audiences",
+                    impersonation_audiences,
+                    value::impersonation_audience,
+                )?,
+                "name an audience, or leave it out",
+            )?
+            .unwrap_or_else(|| vec![DEFAULT_IMPERSONATION_AUDIENCE.to_owned()]),
             refresh_fraction: single(
                 "refresh-fraction",
                 refresh_fraction.as_deref(),

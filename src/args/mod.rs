@@ -36,6 +36,12 @@ pub struct Args {
     #[arg(long, env = "ACRCRED_REGISTRY_AUDIENCE", value_name = "URL", hide_env = true, help_heading = IDENTITIES)]
     registry_audience: Option<String>,
 
+    /// Audiences that assertions of users' ServiceAccounts may have; the first is the default, a ServiceAccount
+    /// picks another with the annotation acrcred.dev/audience. Keep the policy of config/impersonation equal
+    /// [default: api://AzureCRTokenExchange]
+    #[arg(long, env = "ACRCRED_IMPERSONATION_AUDIENCES", value_name = "AUDIENCE", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
+    impersonation_audiences: Option<Vec<String>>,
+
     /// When to replace a credential, as a fraction of its life from 0.1 to 0.9 [default: 0.5]
     #[arg(long, env = "ACRCRED_REFRESH_FRACTION", value_name = "FRACTION", hide_env = true, help_heading = REFRESH)]
     refresh_fraction: Option<String>,

@@ -99,6 +99,26 @@ pub(super) fn audience(text: &str) -> Result<Audience, &'static str> {
     }
 }
 
+/// The audience of an assertion. One that an API server accepts would make of each assertion a key to the
+/// cluster, so what looks like one is refused.
+pub(super) fn impersonation_audience(text: &str) -> Result<String, &'static str> {
+    const LONGEST: usize = 600;
+    let is_plain = text.len() <= LONGEST
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~/:".contains(&b));
+    let host = text.strip_prefix("https://").unwrap_or(text);
+    if !is_plain {
+        Err("set the audience of federated credentials, such as api://AzureCRTokenExchange")
+    } else if host.starts_with("kubernetes") || host == "api" {
+        Err(
+            "that is the audience of an API server; set one that only Microsoft Entra accepts, such as api://AzureCRTokenExchange",
+        )
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
 /// A prefix of label and annotation keys. What covers our own keys is refused.
 pub(super) fn metadata_prefix(text: &str) -> Result<String, &'static str> {
     const OWN: &str = "acrcred.dev/";

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use crate::credential::{Cause, Federation, Hop, MintError, Token};
 
@@ -14,6 +15,11 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 pub trait AssertionSource: Send + Sync {
     /// A token that is valid now. Called once per request to Entra.
     async fn assertion(&self) -> Result<Token, MintError>;
+
+    /// How long an Entra token that was got with it may be shared, if less than others.
+    fn max_cache_life(&self) -> Option<SignedDuration> {
+        None
+    }
 
     /// What the present assertion says of itself.
     async fn federation(&self) -> Result<Federation, MintError> {

@@ -134,7 +134,8 @@ impl Minter {
         identity: &Identity,
         assertions: &dyn AssertionSource,
     ) -> Result<Obtained, MintError> {
-        let usable = |held: &Credential| self.may_use_entra(&held.lifetime);
+        let limit = assertions.max_cache_life();
+        let usable = |held: &Credential| self.may_use_entra(&held.lifetime, limit);
         let fetch = async {
             self.entra_floors.check(identity, self.clock.now())?;
             let first = self.request_entra(identity, assertions).await;
@@ -185,9 +186,10 @@ impl Minter {
         self.is_younger(lifetime, window) && lifetime.is_live(self.clock.now())
     }
 
-    fn may_use_entra(&self, lifetime: &Lifetime) -> bool {
+    fn may_use_entra(&self, lifetime: &Lifetime, limit: Option<SignedDuration>) -> bool {
         let margin = ENTRA_MARGIN.min(lifetime.part(0.1));
-        self.is_younger(lifetime, lifetime.length() - margin)
+        let usable = lifetime.length() - margin;
+        self.is_younger(lifetime, limit.map_or(usable, |limit| limit.min(usable)))
     }
 
     fn is_younger(&self, lifetime: &Lifetime, than: SignedDuration) -> bool {

@@ -8,14 +8,16 @@ mod observe;
 mod queue;
 mod reconcile;
 mod secrets;
+mod service_accounts;
 mod tracked;
 mod watch;
 mod watch_secrets;
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use tokio_util::sync::CancellationToken;
@@ -78,12 +80,18 @@ pub struct Controller {
     limit: ApiLimit,
     queue: DueQueue,
     objects: TrackedObjects,
+    /// The issuer of this cluster's assertions, once one was seen.
+    issuer: Mutex<Option<String>>,
+    /// When each value of the refresh annotation was first seen lately.
+    refreshes: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// How long reconciles that have begun may take to end once we are told to stop.
 const GRACE: Duration = Duration::from_secs(15);
 /// Without anything due, the loop still turns.
 const IDLE: SignedDuration = SignedDuration::from_secs(30);
+/// Objects that are given the same value of the refresh annotation within this time share what is minted.
+const REFRESH_TOGETHER: SignedDuration = SignedDuration::from_secs(30);
 
 // === impl Controller ===
 
@@ -113,6 +121,8 @@ impl Controller {
             limit: ApiLimit::default(),
             queue: DueQueue::default(),
             objects: TrackedObjects::default(),
+            issuer: Mutex::default(),
+            refreshes: Mutex::default(),
             client,
             settings,
             assertion,
@@ -131,6 +141,26 @@ impl Controller {
     pub fn oldest_due(&self) -> Duration {
         let late = self.queue.oldest_due(self.clock.now());
         Duration::try_from(late).unwrap_or_default()
+    }
+
+    fn learn_issuer(&self, issuer: String) {
+        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(issuer);
+    }
+
+    fn issuer(&self) -> Option<String> {
+        let issuer = self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
+        issuer.clone()
+    }
+
+    /// When the refresh that `value` asks for began: somebody may annotate a thousand objects at once.
+    fn refresh_began(&self, value: &str) -> Timestamp {
+        let now = self.clock.now();
+        let mut refreshes = self
+            .refreshes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        refreshes.retain(|_, began| now.duration_since(*began) < REFRESH_TOGETHER);
+        *refreshes.entry(value.to_owned()).or_insert(now)
     }
 
     /// Works until `stop` is cancelled, then lets what has begun end. Returns early only if a watch

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use jiff::SignedDuration;
 
 use crate::credential::{Cause, Federation, Hop, MintError};
-use crate::plan::{Observed, SecretState, Snapshot};
+use crate::plan::{Observed, RefreshRequest, SecretState, ServiceAccountState, Snapshot, plan};
 
 use super::Controller;
 use super::api_call::ApiError;
@@ -17,7 +17,8 @@ use crate::api::AcrCredential;
 // === impl Controller ===
 
 impl Controller {
-    /// Gathers what is known of `object`, and reads its Secret where that is not known or long ago.
+    /// Gathers what is known of `object`, and reads its Secret and `ServiceAccount` where that is not known
+    /// or long ago.
     pub(super) async fn observe<'a>(
         &'a self,
         object: &'a AcrCredential,
@@ -28,6 +29,11 @@ impl Controller {
             object,
             settings: &self.settings,
             federation: self.federation().await,
+            service_account: known_service_account(object, memory),
+            issuer: self.issuer(),
+            refresh: RefreshRequest::of(object, memory.refresh.as_ref(), |value| {
+                self.refresh_began(value)
+            }),
             secret: memory.secret.clone().unwrap_or(SecretState::Absent),
             refused: None,
             owner_reference_refused: false,
@@ -44,6 +50,13 @@ impl Controller {
         };
         if is_stale {
             self.look_again(&mut observed, key).await?;
+        }
+        // Before a mint always: an identity that is no more must not be used.
+        let is_wanted = is_stale
+            || observed.service_account == ServiceAccountState::Unread
+            || plan(&observed, self.clock.now()).is_attempt();
+        if is_wanted {
+            self.read_service_account(&mut observed, key).await?;
         }
         Ok(observed)
     }
@@ -81,6 +94,15 @@ impl Controller {
             Some(assertion) => assertion.federation().await,
             None => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
         }
+    }
+}
+
+/// What we remember of the `ServiceAccount` that the object names now.
+fn known_service_account(object: &AcrCredential, memory: &Memory) -> ServiceAccountState {
+    let named = object.spec.identity.as_ref();
+    match (named, &memory.service_account) {
+        (Some(named), Some((name, known))) if *name == named.service_account_name => known.clone(),
+        _ => ServiceAccountState::Unread,
     }
 }
 

@@ -11,10 +11,11 @@ use tracing::Instrument as _;
 use super::Controller;
 use super::api_call::ApiError;
 use super::queue::ObjectKey;
+use super::service_accounts::TokenRequests;
 use super::tracked::{Memory, Work};
 use crate::api::AcrCredential;
 use crate::azure::MintRequest;
-use crate::credential::saturating_add;
+use crate::credential::{Cause, Hop, MintError, saturating_add};
 use crate::plan::{Outcomes, Plan, Settled, State, plan};
 use crate::process::{ReconcileResult, State as MetricState};
 
@@ -77,7 +78,14 @@ impl Controller {
         }
         let mut observed = self.observe(object, key, memory).await?;
         let plan = plan(&observed, self.clock.now());
-        let outcomes = self.mint(&plan).await;
+        let named = object.spec.identity.as_ref();
+        memory.service_account = named.map(|named| {
+            let name = named.service_account_name.clone();
+            (name, observed.service_account.clone())
+        });
+        memory.refresh.clone_from(&observed.refresh);
+        let outcomes = self.mint(object, key, &plan).await;
+        observed.issuer = self.issuer();
         let known_before = memory.secret.as_ref() == Some(&observed.secret);
         let attempts = &mut memory.attempts;
         let settled = self
@@ -103,17 +111,26 @@ impl Controller {
     }
 
     /// Mints all that is planned at once: a slow registry holds back no other.
-    async fn mint(&self, plan: &Plan) -> Outcomes {
-        let Some(assertion) = &self.assertion else {
-            return Outcomes::new();
-        };
+    async fn mint(&self, object: &AcrCredential, key: &ObjectKey, plan: &Plan) -> Outcomes {
         let mints = plan.mints().map(|mint| async {
             let request = MintRequest {
                 identity: mint.identity.clone(),
                 server: mint.server.clone(),
                 newer_than: mint.newer_than,
             };
-            let result = self.minter.mint(&request, assertion.as_ref()).await;
+            let result = match (&object.spec.identity, &self.assertion) {
+                (Some(named), _) => {
+                    let assertions = TokenRequests {
+                        controller: self,
+                        namespace: &key.namespace,
+                        service_account: &named.service_account_name,
+                        subject: &mint.identity.subject,
+                    };
+                    self.minter.mint(&request, &assertions).await
+                }
+                (None, Some(own)) => self.minter.mint(&request, own.as_ref()).await,
+                (None, None) => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
+            };
             (request.server, result)
         });
         join_all(mints).await.into_iter().collect()

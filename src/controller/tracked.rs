@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::queue::ObjectKey;
 use crate::api::AcrCredential;
-use crate::plan::{Attempts, SecretState};
+use crate::plan::{Attempts, RefreshRequest, SecretState, ServiceAccountState};
 
 /// What we remember of an object between reconciles.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,10 @@ pub(super) struct Memory {
     pub secret: Option<SecretState>,
     /// When it was last read or written.
     pub seen_at: Option<Timestamp>,
+    /// The ServiceAccount that the object named when we last looked: its name, and how it read.
+    pub service_account: Option<(String, ServiceAccountState)>,
+    /// The last refresh that was asked for.
+    pub refresh: Option<RefreshRequest>,
     /// What failed.
     pub attempts: Attempts,
     /// API calls that failed in a row.

@@ -30,16 +30,23 @@ pub enum InvalidId {
 }
 
 /// What Entra compares with a federated identity credential: the claims of an assertion, unverified.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Federation {
     /// `iss`, exactly as stated: a trailing slash counts.
     pub issuer: String,
+    /// The rest.
+    pub subject: Subject,
+}
+
+/// Whom an assertion speaks for, and to whom. Every assertion of a cluster has the same issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
     /// `sub`: `system:serviceaccount:NAMESPACE:NAME`.
-    pub subject: String,
-    /// The only, or the first, `aud`.
-    pub audience: String,
-    /// UID of the `ServiceAccount`, which tells a re-created one from its predecessor.
+    pub name: String,
+    /// UID of the `ServiceAccount`, which tells a re-created one from its predecessor; Entra does not see it.
     pub service_account_uid: String,
+    /// The only `aud`.
+    pub audience: String,
 }
 
 /// An identity as Entra knows it: with `audience`, everything that decides what it may get.
@@ -53,8 +60,8 @@ pub struct Identity {
     pub client_id: ClientId,
     /// The audience to ask an Entra token for.
     pub audience: Audience,
-    /// The assertion that proves it.
-    pub federation: Federation,
+    /// Whose assertion proves it.
+    pub subject: Subject,
 }
 
 /// An ACR token and when it works. The user name is always the zero GUID.
@@ -173,23 +180,30 @@ fn shortened(text: &str) -> String {
 // === impl Federation ===
 
 impl Federation {
-    /// Reads the claims of a Kubernetes `ServiceAccount` token; `None` where it is not one.
+    /// Reads the claims of a Kubernetes `ServiceAccount` token; `None` where it is not one, or is for several
+    /// audiences at once.
     pub fn of_assertion(assertion: &Token) -> Option<Self> {
         let claims = payload(assertion.expose())?;
         let text = |claim: &str| claims.get(claim)?.as_str().map(str::to_owned);
         let audience = claims.get("aud")?;
+        let only = |audiences: &Vec<serde_json::Value>| match &audiences[..] {
+            [one] => one.as_str().map(str::to_owned),
+            _ => None,
+        };
         Some(Self {
             issuer: text("iss")?,
-            subject: text("sub")?,
-            audience: audience
-                .as_str()
-                .or_else(|| audience.as_array()?.first()?.as_str())?
-                .to_owned(),
-            service_account_uid: claims
-                .get("kubernetes.io")
-                .and_then(|kubernetes| kubernetes.get("serviceaccount")?.get("uid")?.as_str())
-                .unwrap_or_default()
-                .to_owned(),
+            subject: Subject {
+                name: text("sub")?,
+                service_account_uid: claims
+                    .get("kubernetes.io")
+                    .and_then(|kubernetes| kubernetes.get("serviceaccount")?.get("uid")?.as_str())
+                    .unwrap_or_default()
+                    .to_owned(),
+                audience: audience
+                    .as_str()
+                    .map(str::to_owned)
+                    .or_else(|| audience.as_array().and_then(only))?,
+            },
         })
     }
 }
@@ -205,7 +219,7 @@ impl Identity {
             self.tenant_id.as_str(),
             self.client_id.as_str(),
             self.audience.as_str(),
-            &self.federation.subject,
+            &self.subject.name,
             server.as_str(),
         ])
     }
@@ -269,9 +283,9 @@ mod tests {
         let federation =
             Federation::of_assertion(&Token::new(format!("e30.{encoded}.c2ln"))).unwrap();
         assert_eq!(federation.issuer, "https://i.example/");
-        assert_eq!(federation.subject, "system:serviceaccount:ns:sa");
-        assert_eq!(federation.audience, "api://AzureADTokenExchange");
-        assert_eq!(federation.service_account_uid, "u-1");
+        assert_eq!(federation.subject.name, "system:serviceaccount:ns:sa");
+        assert_eq!(federation.subject.audience, "api://AzureADTokenExchange");
+        assert_eq!(federation.subject.service_account_uid, "u-1");
         assert_eq!(Federation::of_assertion(&Token::new("opaque".into())), None);
     }
 }

@@ -38,6 +38,22 @@ pub enum Mismatch {
 pub enum Cause {
     /// The assertion file cannot be read or holds no `ServiceAccount` token.
     NoAssertion,
+    /// The `ServiceAccount` that the object names does not exist.
+    NoServiceAccount,
+    /// The API server does not let us read that `ServiceAccount`, or request its token.
+    ImpersonationForbidden,
+    /// The `ServiceAccount` was re-created, or the API server speaks of another one.
+    ServiceAccountChanged,
+    /// Neither the object nor the `ServiceAccount` names a client id.
+    NoClientId,
+    /// The client id that one of them names is no GUID.
+    InvalidClientId,
+    /// No tenant is named, and there is no default.
+    NoTenantId,
+    /// The tenant that is named is neither GUID nor domain.
+    InvalidTenantId,
+    /// The `ServiceAccount` wants an audience that the operator does not allow.
+    AudienceNotAllowed,
     /// Entra found no federated credential that matches.
     Federation(Mismatch),
     /// Client or tenant is unknown, disabled, or in another cloud.
@@ -73,6 +89,8 @@ pub enum Class {
     Propagation,
     /// Passing trouble: exponential.
     Retryable,
+    /// Somebody must change something in the cluster, where looking again is cheap: exponential.
+    Awaited,
 }
 
 /// A failed mint. Holds numbers only: whatever an upstream wrote could echo a token.
@@ -112,6 +130,14 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Self::NoAssertion => "no_assertion",
+            Self::NoServiceAccount => "no_service_account",
+            Self::ImpersonationForbidden => "impersonation_forbidden",
+            Self::ServiceAccountChanged => "service_account_changed",
+            Self::NoClientId => "no_client_id",
+            Self::InvalidClientId => "invalid_client_id",
+            Self::NoTenantId => "no_tenant_id",
+            Self::InvalidTenantId => "invalid_tenant_id",
+            Self::AudienceNotAllowed => "audience_not_allowed",
             Self::Federation(_) => "federation_mismatch",
             Self::UnknownIdentity => "unknown_identity",
             Self::AssertionRefused => "assertion_refused",
@@ -127,10 +153,49 @@ impl Cause {
         }
     }
 
+    /// Whether it says that the object's identity is gone or unusable, so that it is entitled to nothing.
+    pub fn ends_entitlement(self) -> bool {
+        matches!(
+            self,
+            Self::NoServiceAccount
+                | Self::NoClientId
+                | Self::InvalidClientId
+                | Self::NoTenantId
+                | Self::InvalidTenantId
+                | Self::AudienceNotAllowed
+        )
+    }
+
+    // One row after the other: nothing to hold in mind.
+    #[allow(clippy::too_many_lines)]
     fn sentence(self) -> &'static str {
         match self {
             Self::NoAssertion => {
                 "the federated token file cannot be read or holds no ServiceAccount token; check AZURE_FEDERATED_TOKEN_FILE and the pod's projected volume"
+            }
+            Self::NoServiceAccount => {
+                "the ServiceAccount that spec.identity names does not exist in this namespace; create it, or correct spec.identity.serviceAccountName"
+            }
+            Self::ImpersonationForbidden => {
+                "the API server does not let acrcred use this ServiceAccount; ask the operator to bind the role acrcred-impersonation in this namespace, and to keep its policy's audiences equal to --impersonation-audiences"
+            }
+            Self::ServiceAccountChanged => {
+                "the ServiceAccount changed while its token was requested; acrcred looks again"
+            }
+            Self::NoClientId => {
+                "no client id: annotate the ServiceAccount with azure.workload.identity/client-id, or set spec.identity.clientId"
+            }
+            Self::InvalidClientId => {
+                "the client id is not a GUID; correct spec.identity.clientId, or the ServiceAccount's annotation azure.workload.identity/client-id"
+            }
+            Self::NoTenantId => {
+                "no tenant: annotate the ServiceAccount with azure.workload.identity/tenant-id, set spec.identity.tenantId, or ask the operator to set AZURE_TENANT_ID"
+            }
+            Self::InvalidTenantId => {
+                "the tenant is neither a GUID nor a domain; correct spec.identity.tenantId, or the ServiceAccount's annotation azure.workload.identity/tenant-id"
+            }
+            Self::AudienceNotAllowed => {
+                "the ServiceAccount's annotation acrcred.dev/audience names none that the operator allows; remove it, or ask for it to be added to --impersonation-audiences and to the policy of acrcred-impersonation"
             }
             Self::Federation(Mismatch::Issuer) => {
                 "no federated credential of this identity has this issuer; compare it character by character, a trailing slash counts"
@@ -246,7 +311,16 @@ impl MintError {
             | Cause::Federation(_)
             | Cause::RegistryRefused
             | Cause::RegistryForbidden => Class::Propagation,
-            Cause::NoAssertion
+            Cause::ImpersonationForbidden
+            | Cause::NoClientId
+            | Cause::InvalidClientId
+            | Cause::NoTenantId
+            | Cause::InvalidTenantId
+            | Cause::AudienceNotAllowed => Class::Awaited,
+            // Manifests are applied in any order: a ServiceAccount may be on its way.
+            Cause::NoServiceAccount
+            | Cause::ServiceAccountChanged
+            | Cause::NoAssertion
             | Cause::AssertionRefused
             | Cause::Throttled
             | Cause::Unavailable

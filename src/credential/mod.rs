@@ -13,7 +13,9 @@ mod token;
 
 pub use cloud::{Authority, AuthorityError, Cloud, UnknownCloud};
 pub use docker_config::{DockerConfig, DockerConfigError};
-pub use identity::{Audience, ClientId, Credential, Federation, Identity, InvalidId, TenantId};
+pub use identity::{
+    Audience, ClientId, Credential, Federation, Identity, InvalidId, Subject, TenantId,
+};
 pub(crate) use lifetime::saturating_add;
 pub use lifetime::{Claims, ClaimsError, JITTER_FRACTION, Lifetime, MAX_LIFE};
 pub use login_server::{LoginServer, LoginServerError};

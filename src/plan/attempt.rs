@@ -23,10 +23,19 @@ pub struct Attempt {
     retry_at: Timestamp,
     /// Before this the upstream wants no other, whatever changes.
     floor_at: Timestamp,
-    /// The generation of the last failure.
-    generation: Option<i64>,
+    /// What asked for the last attempt.
+    revision: Revision,
     /// Before this, a change of the spec neither brings the next attempt forward nor starts anew.
     reset_after: Timestamp,
+}
+
+/// What asks for an attempt: a change of it starts the count anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// The generation of the spec.
+    pub generation: Option<i64>,
+    /// When a refresh was asked for.
+    pub refresh: Option<Timestamp>,
 }
 
 const RETRY_FIRST: SignedDuration = SignedDuration::from_secs(1);
@@ -47,12 +56,12 @@ impl Attempt {
     pub fn failed(
         previous: Option<&Self>,
         error: MintError,
-        generation: Option<i64>,
+        revision: Revision,
         seed: &str,
         now: Timestamp,
     ) -> Self {
         let is_same =
-            |previous: &&Self| previous.generation == generation || now < previous.reset_after;
+            |previous: &&Self| previous.revision == revision || now < previous.reset_after;
         let same = previous.filter(is_same);
         let failures = same.map_or(1, |same| same.failures.saturating_add(1));
         let propagating_since = same
@@ -68,7 +77,7 @@ impl Attempt {
             propagating_since,
             retry_at: saturating_add(now, delay.max(floor)),
             floor_at: saturating_add(now, floor),
-            generation,
+            revision,
             reset_after: match (same, previous) {
                 (Some(same), _) => same.reset_after,
                 (None, Some(_)) => saturating_add(now, RESET_INTERVAL),
@@ -77,9 +86,9 @@ impl Attempt {
         }
     }
 
-    /// When the next attempt is due for this generation of the spec: a change brings it forward.
-    pub fn next_at(&self, generation: Option<i64>) -> Timestamp {
-        if self.generation == generation {
+    /// When the next attempt is due for this revision: a change brings it forward.
+    pub fn next_at(&self, revision: Revision) -> Timestamp {
+        if self.revision == revision {
             self.retry_at
         } else {
             self.retry_at.min(self.reset_after).max(self.floor_at)
@@ -94,7 +103,7 @@ impl Attempt {
 
 fn is_terminal(error: &MintError, propagating_since: Option<Timestamp>, now: Timestamp) -> bool {
     match error.class() {
-        Class::Terminal => true,
+        Class::Terminal | Class::Awaited => true,
         Class::Propagation => {
             propagating_since.is_some_and(|since| now.duration_since(since) >= PROPAGATION_LIMIT)
         }
@@ -109,9 +118,9 @@ fn delay(
     now: Timestamp,
 ) -> SignedDuration {
     let first = match error.class() {
+        Class::Retryable | Class::Awaited => RETRY_FIRST,
         _ if is_terminal(error, propagating_since, now) => return TERMINAL,
-        Class::Propagation => PROPAGATION_FIRST,
-        Class::Retryable | Class::Terminal => RETRY_FIRST,
+        Class::Propagation | Class::Terminal => PROPAGATION_FIRST,
     };
     let doublings = failures.saturating_sub(1).min(16);
     (first * (1 << doublings)).min(BACKOFF_CAP)
@@ -127,13 +136,20 @@ mod tests {
         let mut attempt: Option<Attempt> = None;
         (0..count)
             .map(|_| {
-                let next = Attempt::failed(attempt.as_ref(), error, Some(1), "uid", now);
-                let delay = next.next_at(Some(1)).duration_since(now).as_secs();
-                now = next.next_at(Some(1));
+                let next = Attempt::failed(attempt.as_ref(), error, spec(1), "uid", now);
+                let delay = next.next_at(spec(1)).duration_since(now).as_secs();
+                now = next.next_at(spec(1));
                 attempt = Some(next);
                 delay
             })
             .collect()
+    }
+
+    fn spec(generation: i64) -> Revision {
+        Revision {
+            generation: Some(generation),
+            refresh: None,
+        }
     }
 
     fn within(delay: i64, nominal: i64) -> bool {
@@ -177,11 +193,11 @@ mod tests {
     fn a_changed_spec_is_tried_at_once_but_not_all_the_time() {
         let error = MintError::entra(400, &[90_002], None);
         let start = Timestamp::UNIX_EPOCH;
-        let first = Attempt::failed(None, error, Some(1), "uid", start);
-        assert!(first.next_at(Some(1)) > start + SignedDuration::from_mins(5));
-        assert_eq!(first.next_at(Some(2)), start);
-        let second = Attempt::failed(Some(&first), error, Some(2), "uid", start);
+        let first = Attempt::failed(None, error, spec(1), "uid", start);
+        assert!(first.next_at(spec(1)) > start + SignedDuration::from_mins(5));
+        assert_eq!(first.next_at(spec(2)), start);
+        let second = Attempt::failed(Some(&first), error, spec(2), "uid", start);
         assert_eq!(second.failures, 1);
-        assert_eq!(second.next_at(Some(3)), start + RESET_INTERVAL);
+        assert_eq!(second.next_at(spec(3)), start + RESET_INTERVAL);
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Observed, Ownership, Refusal, SecretState};
 use crate::api::{Reason, Registry};
-use crate::credential::{Cause, Hop, Identity, LoginServer, MintError};
+use crate::credential::LoginServer;
 
 /// Why nothing is minted for the object at all, if so.
 pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
@@ -15,9 +15,7 @@ pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal
 /// it asked for.
 fn unsupported_field(observed: &Observed<'_>) -> Option<Refusal> {
     let spec = &observed.object.spec;
-    let field = if spec.identity.is_some() {
-        "spec.identity"
-    } else if spec
+    let field = if spec
         .registries
         .iter()
         .any(|registry| registry.repositories.is_some())
@@ -106,7 +104,7 @@ pub(super) fn entitled(
         );
     }
     // What these fields narrow is not served yet: the wider credential is not given instead.
-    if observed.object.spec.identity.is_some() || registry.repositories.is_some() {
+    if registry.repositories.is_some() {
         return refuse(
             Reason::FieldNotSupported,
             format!(
@@ -120,7 +118,9 @@ pub(super) fn entitled(
         .namespace
         .as_deref()
         .unwrap_or_default();
-    if !observed.settings.policy.allows(namespace, &server) {
+    if observed.object.spec.identity.is_none()
+        && !observed.settings.policy.allows(namespace, &server)
+    {
         return refuse(
             Reason::ControllerIdentityNotAllowed,
             format!(
@@ -129,22 +129,4 @@ pub(super) fn entitled(
         );
     }
     Ok(server)
-}
-
-/// The identity that mints for `server`.
-pub(super) fn identity(
-    observed: &Observed<'_>,
-    server: &LoginServer,
-) -> Result<Identity, MintError> {
-    let settings = observed.settings;
-    let no_assertion = MintError::new(Hop::Assertion, Cause::NoAssertion);
-    let (client_id, tenant_id) = settings.controller.clone().ok_or(no_assertion)?;
-    let authority = settings.clouds.get(&server.cloud()).ok_or(no_assertion)?;
-    Ok(Identity {
-        authority: authority.clone(),
-        tenant_id,
-        client_id,
-        audience: settings.audience.clone(),
-        federation: observed.federation.clone()?,
-    })
 }

@@ -8,9 +8,11 @@
 mod attempt;
 mod entitlement;
 mod fraction;
+mod identity;
 mod minted;
 mod ownership;
 mod policy;
+mod refresh;
 mod schedule;
 mod secret;
 mod settle;
@@ -30,9 +32,11 @@ use crate::credential::{
     TenantId,
 };
 
-pub use attempt::{Attempt, Attempts};
+pub use attempt::{Attempt, Attempts, Revision};
+pub use identity::{ServiceAccountFacts, ServiceAccountState};
 pub use ownership::Ownership;
 pub use policy::{Policy, PolicyRule};
+pub use refresh::RefreshRequest;
 pub use secret::{Removal, SecretWrite};
 pub use settle::{Outcomes, Settled, settle};
 pub use snapshot::{Entry, Snapshot};
@@ -49,6 +53,10 @@ pub struct Settings {
     pub audience: Audience,
     /// The controller's own identity, where it has one.
     pub controller: Option<(ClientId, TenantId)>,
+    /// The audiences that an assertion of another `ServiceAccount` may have; the first is the default.
+    pub impersonation_audiences: Vec<String>,
+    /// The tenant of identities that name none.
+    pub default_tenant_id: Option<TenantId>,
     /// At which part of its life a credential is refreshed, 0 to 1.
     pub refresh_fraction: f64,
     /// Prefixes of the labels and annotations that users may put on their Secret.
@@ -64,6 +72,12 @@ pub struct Observed<'a> {
     pub settings: &'a Settings,
     /// The claims of the controller's present assertion.
     pub federation: Result<Federation, MintError>,
+    /// The `ServiceAccount` that the object names.
+    pub service_account: ServiceAccountState,
+    /// The issuer of this cluster's assertions, once one was seen.
+    pub issuer: Option<String>,
+    /// New credentials that somebody asked for.
+    pub refresh: Option<RefreshRequest>,
     /// The Secret of the object's name.
     pub secret: SecretState,
     /// Why the API server refused to let us write it just now, if it did.
@@ -134,6 +148,14 @@ pub struct Mint {
 // === impl Observed ===
 
 impl Observed<'_> {
+    /// What asks for an attempt now.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision {
+            generation: self.object.metadata.generation,
+            refresh: self.refresh.as_ref().map(|request| request.since),
+        }
+    }
+
     /// Whether there is no Secret, or one of ours.
     pub fn is_ours_to_write(&self, now: Timestamp) -> bool {
         self.secret == SecretState::Absent || self.secret.ours(self.object, now).is_some()
@@ -143,6 +165,13 @@ impl Observed<'_> {
 // === impl Plan ===
 
 impl Plan {
+    /// Whether something is minted, or fails before it can be.
+    pub fn is_attempt(&self) -> bool {
+        self.registries
+            .iter()
+            .any(|(_, decision)| matches!(decision, Decision::Mint(_) | Decision::Fail(..)))
+    }
+
     /// The credentials to mint.
     pub fn mints(&self) -> impl Iterator<Item = &Mint> {
         self.registries
@@ -194,7 +223,7 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
 }
 
 fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decision {
-    let identity = entitlement::identity(observed, &server);
+    let identity = identity::identity(observed, &server);
     let held = held(observed, &server, identity.as_ref().ok(), now);
     if let Some(lifetime) = held
         && now < schedule::refresh_at(&lifetime, observed)
@@ -202,7 +231,7 @@ fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decis
         return Decision::Keep(server);
     }
     if let Some(attempt) = observed.attempts.get(server.as_str())
-        && now < attempt.next_at(observed.object.metadata.generation)
+        && now < attempt.next_at(observed.revision())
     {
         return Decision::Wait(server);
     }
@@ -210,20 +239,25 @@ fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decis
         Ok(identity) => Decision::Mint(Box::new(Mint {
             identity,
             server,
-            newer_than: held.map(|lifetime| lifetime.start),
+            newer_than: held
+                .map(|lifetime| lifetime.start)
+                .max(observed.revision().refresh),
         })),
         Err(error) => Decision::Fail(server, error),
     }
 }
 
 /// The lifetime of a credential that the Secret holds and that was minted for just this; one that cannot
-/// be compared, for want of an assertion, counts as such.
+/// be compared, for want of an assertion, counts as such. That of an identity that is no more counts not.
 fn held(
     observed: &Observed<'_>,
     server: &LoginServer,
     identity: Option<&Identity>,
     now: Timestamp,
 ) -> Option<Lifetime> {
+    if identity::is_forfeited(observed) {
+        return None;
+    }
     let snapshot = observed.secret.ours(observed.object, now)?;
     let entry = snapshot.minted_entry(server.as_str())?;
     let same = identity.is_none_or(|identity| entry.minted_for == identity.digest(server));

@@ -9,7 +9,7 @@ use super::secret::{self, AllowedMetadata, DesiredEntry};
 use super::status::{self, RegistryState};
 use super::{
     Attempt, Attempts, Decision, Note, Observed, Ownership, Plan, SecretState, SecretWrite,
-    Snapshot, State, entitlement, schedule,
+    Snapshot, State, entitlement, identity, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
 use crate::credential::{Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add};
@@ -58,7 +58,7 @@ pub fn settle(
     let prefixes = &observed.settings.secret_metadata_prefixes;
     let metadata = AllowedMetadata::of(template, prefixes);
     let present = observed.secret.ours(observed.object, now);
-    let entries = entries(plan, outcomes, present);
+    let entries = entries(observed, plan, outcomes, present);
     let registries = registry_states(observed, plan, &attempts, now);
     let desired = status::status(observed, plan, &registries, &metadata, now);
     Settled {
@@ -98,7 +98,7 @@ fn may_write(
 }
 
 fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Timestamp) -> Attempts {
-    let generation = observed.object.metadata.generation;
+    let revision = observed.revision();
     let uid = observed.object.metadata.uid.as_deref().unwrap_or_default();
     let mut attempts = Attempts::new();
     for (host, decision) in &plan.registries {
@@ -117,7 +117,7 @@ fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Time
         };
         let seed = format!("{uid}/{host}");
         let attempt = match error {
-            Some(error) => Some(Attempt::failed(previous, error, generation, &seed, now)),
+            Some(error) => Some(Attempt::failed(previous, error, revision, &seed, now)),
             None => previous.cloned(),
         };
         if let Some(attempt) = attempt {
@@ -130,10 +130,14 @@ fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Time
 /// What the Secret should hold: what was minted now, else what is there, for every registry that the
 /// object is entitled to and no other.
 fn entries(
+    observed: &Observed<'_>,
     plan: &Plan,
     outcomes: &Outcomes,
     present: Option<&Snapshot>,
 ) -> BTreeMap<String, DesiredEntry> {
+    if identity::is_forfeited(observed) {
+        return BTreeMap::new();
+    }
     let minted = |server: &LoginServer, identity: &Identity| {
         let credential = outcomes.get(server)?.as_ref().ok()?;
         Some(DesiredEntry {
@@ -182,10 +186,11 @@ fn registry_states(
                 .get(host)
                 .map(|attempt| status::problem(observed, host, attempt, now)),
         };
+        let is_entitled = !matches!(decision, Decision::Refuse(_));
         RegistryState {
             server: host.clone(),
-            is_entitled: !matches!(decision, Decision::Refuse(_)),
-            lifetime: lifetime.filter(|_| !matches!(decision, Decision::Refuse(_))),
+            is_entitled,
+            lifetime: lifetime.filter(|_| is_entitled && !identity::is_forfeited(observed)),
             problem,
         }
     };
@@ -204,7 +209,7 @@ fn wake_at(
     // A refused write is not tried again before its time, however due it is.
     let is_held =
         plan.blocked.is_some() || observed.refused.is_some() || observed.object.spec.suspend;
-    let generation = observed.object.metadata.generation;
+    let revision = observed.revision();
     let of_registry = |registry: &RegistryState| {
         let expiry = registry
             .lifetime
@@ -212,7 +217,7 @@ fn wake_at(
             .filter(|end| now < *end);
         let refresh = match attempts.get(&registry.server) {
             _ if is_held || !registry.is_entitled => None,
-            Some(attempt) => Some(attempt.next_at(generation)),
+            Some(attempt) => Some(attempt.next_at(revision)),
             // Without a lifetime, the Secret vanished since it was planned to be kept: mint at once.
             None => Some(
                 registry

@@ -2,13 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt as _;
 
 use super::secret::AllowedMetadata;
-use super::{Attempt, Observed, Plan, Refusal, schedule};
+use super::{Attempt, Observed, Plan, Refusal, identity, refresh, schedule};
 use crate::api::{
-    AcrCredential, AcrCredentialStatus, ConditionType, FederationStatus, Reason, RegistryStatus,
+    AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
 };
-use crate::credential::{Cause, Lifetime, MintError};
+use crate::credential::{Cause, Hop, Lifetime, MintError};
 
 /// A process that finds a token knows when it was issued, not when it arrived: of the same credentials,
 /// times that differ by less than this are left as the status has them, or every restart would write all.
@@ -73,11 +74,18 @@ pub(super) fn problem(
 ) -> (Refusal, bool) {
     let error = &attempt.error;
     let reason = reason(observed, error);
-    let presented = match (error.cause, &observed.federation) {
-        (Cause::Federation(_), Ok(federation)) => format!(
+    let federation = identity::federation(observed);
+    let service_account = observed.object.spec.identity.as_ref();
+    let presented = match (error.cause, federation, service_account) {
+        (Cause::Federation(_), Some(federation), _) => format!(
             " (presented: issuer {}, subject {}, audience {})",
-            federation.issuer, federation.subject, federation.audience
+            federation.issuer.as_deref().unwrap_or("unknown"),
+            federation.subject,
+            federation.audience
         ),
+        (_, _, Some(named)) if error.hop == Hop::Assertion => {
+            format!(" (ServiceAccount {})", named.service_account_name)
+        }
         _ => String::new(),
     };
     let advice = if reason == Reason::ArmAuthenticationDisabled {
@@ -94,7 +102,16 @@ pub(super) fn problem(
 
 fn reason(observed: &Observed<'_>, error: &MintError) -> Reason {
     match error.cause {
-        Cause::NoAssertion | Cause::UnknownIdentity => Reason::InvalidIdentity,
+        Cause::NoServiceAccount => Reason::ServiceAccountNotFound,
+        Cause::ImpersonationForbidden => Reason::Forbidden,
+        Cause::NoClientId => Reason::ClientIdMissing,
+        Cause::InvalidClientId
+        | Cause::NoTenantId
+        | Cause::InvalidTenantId
+        | Cause::AudienceNotAllowed
+        | Cause::NoAssertion
+        | Cause::UnknownIdentity => Reason::InvalidIdentity,
+        Cause::ServiceAccountChanged => Reason::Progressing,
         Cause::Federation(_) => Reason::FederationMismatch,
         Cause::AssertionRefused | Cause::UnknownAudience | Cause::EntraRefused => {
             Reason::EntraRefused
@@ -167,11 +184,17 @@ pub(super) fn status(
         identity: registries
             .iter()
             .any(|registry| registry.is_entitled)
-            .then(|| federation(observed))
+            .then(|| identity::federation(observed))
             .flatten(),
         registries: registry_statuses,
         attached: Vec::new(),
-        last_handled_refresh: None,
+        last_handled_refresh: refresh::last_handled(
+            observed,
+            registries
+                .iter()
+                .filter(|registry| registry.is_entitled)
+                .map(|registry| registry.lifetime),
+        ),
     }
 }
 
@@ -192,18 +215,6 @@ fn registry_reason(
         (None, None) if is_live => Reason::Issued,
         (None, None) => Reason::Progressing,
     }
-}
-
-fn federation(observed: &Observed<'_>) -> Option<FederationStatus> {
-    let (client_id, tenant_id) = observed.settings.controller.as_ref()?;
-    let federation = observed.federation.as_ref().ok()?;
-    Some(FederationStatus {
-        issuer: federation.issuer.clone(),
-        subject: federation.subject.clone(),
-        audience: federation.audience.clone(),
-        tenant_id: tenant_id.to_string(),
-        client_id: client_id.to_string(),
-    })
 }
 
 fn conditions(
@@ -297,6 +308,11 @@ fn issued(observed: &Observed<'_>, metadata: &AllowedMetadata) -> Refusal {
             message.push_str(": ");
             message.push_str(&keys.join(", "));
         }
+    }
+    if object.annotations().contains_key(REFRESH_ANNOTATION) && object.refresh_request().is_none() {
+        message.push_str(
+            "; the annotation acrcred.dev/refresh is not served: its value must be 1 to 64 letters, digits and . _ : + -",
+        );
     }
     if observed.owner_reference_refused {
         message.push_str(

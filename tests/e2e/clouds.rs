@@ -99,7 +99,10 @@ fn the_status_says_what_entra_must_trust() {
             .status
             .and_then(|status| status.identity)
             .expect("the facts");
-        assert_eq!(identity.issuer, scene.control_plane.issuer());
+        assert_eq!(
+            identity.issuer.as_deref(),
+            Some(scene.control_plane.issuer())
+        );
         assert_eq!(
             identity.subject,
             "system:serviceaccount:acrcred-system:acrcred"

@@ -38,7 +38,10 @@ fn each_cloud_has_its_authority_and_all_the_same_audience() {
             identity.tenant_id.as_str(),
             "22222222-2222-2222-2222-222222222222"
         );
-        assert_eq!(Ok(&identity.federation), world.federation.as_ref());
+        assert_eq!(
+            Ok(&identity.subject),
+            world.federation.as_ref().map(|f| &f.subject)
+        );
         assert_eq!(mint.newer_than, None);
     }
 }
@@ -109,7 +112,7 @@ fn once_written_the_status_says_so_and_nothing_is_left_to_do() {
     assert_eq!(status.refresh_at, time(whole(wake_at)));
     assert_eq!(status.last_refresh_at, time(world.now));
     let identity = status.identity.clone().unwrap();
-    assert_eq!(identity.issuer, "https://issuer.example/");
+    assert_eq!(identity.issuer.as_deref(), Some("https://issuer.example/"));
     assert_eq!(
         identity.subject,
         "system:serviceaccount:acrcred-system:acrcred"
@@ -203,11 +206,11 @@ fn another_identity_mints_anew_and_another_replica_does_not() {
             true,
         ),
         (
-            |w| w.federation.as_mut().unwrap().subject = "system:serviceaccount:a:b".into(),
+            |w| w.federation.as_mut().unwrap().subject.name = "system:serviceaccount:a:b".into(),
             true,
         ),
         (
-            |w| w.federation.as_mut().unwrap().service_account_uid = "new".into(),
+            |w| w.federation.as_mut().unwrap().subject.service_account_uid = "new".into(),
             false,
         ),
         (|w| w.settings.refresh_fraction = 0.6, false),

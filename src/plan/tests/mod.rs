@@ -2,11 +2,13 @@
 
 mod failures;
 mod fresh;
+mod identity;
 mod metadata;
 mod ownership;
 mod policy;
 mod races;
 mod random;
+mod refresh;
 mod schedule;
 mod suspend;
 mod tampering;

@@ -35,7 +35,7 @@ impl Dice {
     }
 }
 
-const EVENTS: [fn(&mut World, &mut Dice); 22] = [
+const EVENTS: [fn(&mut World, &mut Dice); 25] = [
     |w, _| w.restart(),
     |w, _| w.secret = None,
     |w, _| w.edit(|spec| spec.suspend = !spec.suspend),
@@ -46,6 +46,42 @@ const EVENTS: [fn(&mut World, &mut Dice); 22] = [
     |w, _| w.believed = Some(w.observed(None).secret),
     |w, _| w.federation = Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
     |w, _| w.federation = World::of(&[]).federation,
+    |w, _| {
+        w.edit(|spec| {
+            spec.identity = match spec.identity {
+                Some(_) => None,
+                None => Some(crate::api::ServiceAccountIdentity {
+                    service_account_name: "puller".into(),
+                    client_id: None,
+                    tenant_id: None,
+                }),
+            };
+        });
+    },
+    |w, dice| {
+        let account = |client_id: &str| {
+            ServiceAccountState::Found(Box::new(ServiceAccountFacts {
+                uid: "u".into(),
+                client_id: Some(client_id.into()),
+                tenant_id: Some("contoso.com".into()),
+                audience: None,
+            }))
+        };
+        w.service_account = dice.pick(&[
+            ServiceAccountState::Unread,
+            ServiceAccountState::Missing,
+            ServiceAccountState::Forbidden,
+            account("33333333-3333-3333-3333-333333333333"),
+            account("../x"),
+        ]);
+    },
+    |w, dice| {
+        let now = w.now;
+        let value = dice.pick(&["a", "b", "c", "!"]);
+        let annotations = w.object.metadata.annotations.get_or_insert_default();
+        annotations.insert(crate::api::REFRESH_ANNOTATION.into(), value.into());
+        w.refresh = RefreshRequest::of(&w.object, w.refresh.as_ref(), |_| now);
+    },
     |w, _| w.settings.audience = Audience::new("https://management.azure.com"),
     |w, _| {
         w.edit(|spec| {

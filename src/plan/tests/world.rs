@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
 use crate::api::AcrCredentialSpec;
-use crate::credential::{Claims, Credential};
+use crate::credential::{Claims, Credential, Subject};
 
 /// How long the minted token lives, or why there is none.
 pub(super) type Answer = Result<SignedDuration, MintError>;
@@ -16,6 +16,8 @@ pub(super) struct World {
     pub object: AcrCredential,
     pub settings: Settings,
     pub federation: Result<Federation, MintError>,
+    pub service_account: ServiceAccountState,
+    pub refresh: Option<RefreshRequest>,
     /// As the API server has it.
     pub secret: Option<Secret>,
     /// What the controller takes it for, until a conflict shows that it is wrong.
@@ -83,15 +85,24 @@ impl World {
                     .into(),
                 audience: Audience::default(),
                 controller: Some((client, tenant)),
+                impersonation_audiences: vec![
+                    "api://AzureCRTokenExchange".into(),
+                    "api://AzureADTokenExchange".into(),
+                ],
+                default_tenant_id: None,
                 refresh_fraction: 0.5,
                 secret_metadata_prefixes: vec![],
             },
             federation: Ok(Federation {
                 issuer: "https://issuer.example/".into(),
-                subject: "system:serviceaccount:acrcred-system:acrcred".into(),
-                audience: "api://AzureADTokenExchange".into(),
-                service_account_uid: "sa-uid".into(),
+                subject: Subject {
+                    name: "system:serviceaccount:acrcred-system:acrcred".into(),
+                    service_account_uid: "sa-uid".into(),
+                    audience: "api://AzureADTokenExchange".into(),
+                },
             }),
+            service_account: ServiceAccountState::Unread,
+            refresh: None,
             secret: None,
             believed: None,
             refuses_writes: false,
@@ -226,6 +237,9 @@ impl World {
             object: &self.object,
             settings: &self.settings,
             federation: self.federation.clone(),
+            service_account: self.service_account.clone(),
+            issuer: None,
+            refresh: self.refresh.clone(),
             secret: self.believed.clone().unwrap_or_else(actual),
             refused,
             owner_reference_refused: false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{Controller, ControllerOptions};
-use acrcred::credential::{Audience, Cloud};
+use acrcred::credential::{Audience, Cloud, TenantId};
 use acrcred::plan::{Policy, PolicyRule, Settings};
 use acrcred::process::{Metrics, Readiness};
 use anyhow::Result;
@@ -22,6 +22,8 @@ pub struct Tuning {
     pub policy: Vec<(String, String)>,
     pub clouds: Vec<Cloud>,
     pub audience: Audience,
+    pub impersonation_audiences: Vec<String>,
+    pub default_tenant_id: Option<TenantId>,
     pub sweep_interval: SignedDuration,
     pub secret_metadata_prefixes: Vec<String>,
     pub watch_namespaces: Vec<String>,
@@ -48,6 +50,8 @@ impl Tuning {
             policy: vec![(scene.namespace.clone(), "*".into())],
             clouds: Cloud::ALL.to_vec(),
             audience: Audience::default(),
+            impersonation_audiences: vec!["api://AzureCRTokenExchange".into()],
+            default_tenant_id: None,
             sweep_interval: SignedDuration::from_mins(10),
             secret_metadata_prefixes: Vec::new(),
             watch_namespaces: vec![scene.namespace.clone()],
@@ -84,6 +88,8 @@ impl Scene {
                 clouds: authorities.collect::<BTreeMap<_, _>>(),
                 audience: tuning.audience,
                 controller: Some((self.client_id.parse()?, self.tenant_id.parse()?)),
+                impersonation_audiences: tuning.impersonation_audiences,
+                default_tenant_id: tuning.default_tenant_id,
                 refresh_fraction: 0.5,
                 secret_metadata_prefixes: tuning.secret_metadata_prefixes,
             },
