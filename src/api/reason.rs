@@ -38,9 +38,9 @@ pub enum Reason {
     SecretTypeMismatch,
     /// The Secret of this object's predecessor awaits garbage collection.
     AwaitingSecretDeletion,
-    /// The ServiceAccount that the object names does not exist.
+    /// The `ServiceAccount` that the object names does not exist.
     ServiceAccountNotFound,
-    /// Neither the object nor its ServiceAccount names a client id.
+    /// Neither the object nor its `ServiceAccount` names a client id.
     ClientIdMissing,
     /// A client id, tenant or audience cannot be used, the assertion file is missing or malformed, or Entra
     /// does not know the client or tenant.
@@ -60,7 +60,7 @@ pub enum Reason {
     UpstreamUnavailable,
     /// An upstream's answer is not what the protocol says.
     MalformedAnswer,
-    /// The API server does not let us read or write the Secret, or use the ServiceAccount.
+    /// The API server does not let us read or write the Secret, or use the `ServiceAccount`.
     Forbidden,
 }
 

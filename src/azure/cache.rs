@@ -135,6 +135,7 @@ mod tests {
                 start,
                 end: start + SignedDuration::from_hours(1),
             },
+            received_at: start,
         }
     }
 

@@ -68,6 +68,7 @@ pub(super) async fn request_token(
             start: now,
             end: crate::credential::saturating_add(now, life),
         },
+        received_at: now,
     })
 }
 

@@ -32,8 +32,10 @@ pub struct MintRequest {
     pub identity: Identity,
     /// Where to.
     pub server: LoginServer,
-    /// A cached credential counts only if it was received after this.
+    /// A cached credential counts only if it began after this.
     pub newer_than: Option<Timestamp>,
+    /// A cached credential counts only if it was received after this.
+    pub received_after: Option<Timestamp>,
 }
 
 /// Mints credentials. Tokens live in memory only, and nothing read from the cluster ever gets in.
@@ -84,11 +86,13 @@ impl Minter {
             identity,
             server,
             newer_than,
+            received_after,
         } = request;
         let key = (identity.clone(), server.clone());
         let usable = |held: &Credential| {
             self.may_hand_over(&held.lifetime)
                 && newer_than.is_none_or(|bound| bound < held.lifetime.start)
+                && received_after.is_none_or(|bound| bound < held.received_at)
         };
         let fetch = self.exchange(identity, server, assertions);
         let obtained = self

@@ -54,7 +54,11 @@ pub(super) fn granted(body: &[u8], now: Timestamp) -> Result<Credential, Cause> 
     if !lifetime.is_live(now) {
         return Err(Cause::ExpiredOnArrival);
     }
-    Ok(Credential { token, lifetime })
+    Ok(Credential {
+        token,
+        lifetime,
+        received_at: now,
+    })
 }
 
 fn form(pairs: &[(&str, &str)]) -> String {

@@ -83,8 +83,11 @@ impl Controller {
             let name = named.service_account_name.clone();
             (name, observed.service_account.clone())
         });
-        memory.refresh.clone_from(&observed.refresh);
         let outcomes = self.mint(object, key, &plan).await;
+        if let Some(request) = &mut observed.refresh {
+            request.serve(&outcomes);
+        }
+        memory.refresh.clone_from(&observed.refresh);
         observed.issuer = self.issuer();
         let known_before = memory.secret.as_ref() == Some(&observed.secret);
         let attempts = &mut memory.attempts;
@@ -117,6 +120,7 @@ impl Controller {
                 identity: mint.identity.clone(),
                 server: mint.server.clone(),
                 newer_than: mint.newer_than,
+                received_after: mint.received_after,
             };
             let result = match (&object.spec.identity, &self.assertion) {
                 (Some(named), _) => {

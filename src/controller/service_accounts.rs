@@ -1,4 +1,4 @@
-//! The ServiceAccounts that objects name: read, and their tokens requested.
+//! The `ServiceAccount`s that objects name: read, and their tokens requested.
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
@@ -101,19 +101,24 @@ impl AssertionSource for TokenRequests<'_> {
             .map_err(|status| refused(&status))?;
         let token = answer.status.map(|status| Token::new(status.token));
         let token = token.ok_or_else(|| failed(Cause::Malformed))?;
-        let federation =
-            Federation::of_assertion(&token).ok_or_else(|| failed(Cause::Malformed))?;
-        // Entra knows a ServiceAccount by its name only. One that was re-created since it was read must not
-        // be served, nor share, what its predecessor was given.
-        if federation.subject != *self.subject {
-            return Err(failed(Cause::ServiceAccountChanged));
-        }
-        self.controller.learn_issuer(federation.issuer);
+        let issuer = issuer_of(&token, self.subject).map_err(failed)?;
+        self.controller.learn_issuer(issuer);
         Ok(token)
     }
 
     fn max_cache_life(&self) -> Option<SignedDuration> {
         Some(MAX_CACHE_LIFE)
+    }
+}
+
+/// The issuer of an assertion that speaks for `subject` and no other. Entra knows a `ServiceAccount` by its name
+/// only: one that was re-created since it was read must neither get nor share what its predecessor did.
+fn issuer_of(assertion: &Token, subject: &Subject) -> Result<String, Cause> {
+    let federation = Federation::of_assertion(assertion).ok_or(Cause::Malformed)?;
+    if federation.subject == *subject {
+        Ok(federation.issuer)
+    } else {
+        Err(Cause::ServiceAccountChanged)
     }
 }
 
@@ -132,4 +137,62 @@ fn refused(status: &Status) -> MintError {
 
 fn failed(cause: Cause) -> MintError {
     MintError::new(Hop::Assertion, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn assertion(subject: &str, uid: &str, audience: &Value) -> Token {
+        let claims = json!({
+            "iss": "https://issuer.example/", "sub": subject, "aud": audience,
+            "kubernetes.io": {"serviceaccount": {"uid": uid}},
+        });
+        Token::new(format!(
+            "e30.{}.c2ln",
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        ))
+    }
+
+    #[test]
+    fn an_assertion_counts_only_for_the_service_account_that_was_read() {
+        let (name, uid, audience) = ("system:serviceaccount:a:b", "u", "api://x");
+        let subject = Subject {
+            name: name.into(),
+            service_account_uid: uid.into(),
+            audience: audience.into(),
+        };
+        let judge = |token: Token| issuer_of(&token, &subject);
+        let right = judge(assertion(name, uid, &json!([audience])));
+        assert_eq!(right, Ok("https://issuer.example/".into()));
+        let other = Err(Cause::ServiceAccountChanged);
+        assert_eq!(judge(assertion(name, "v", &json!([audience]))), other);
+        assert_eq!(
+            judge(assertion(
+                "system:serviceaccount:a:c",
+                uid,
+                &json!([audience])
+            )),
+            other
+        );
+        assert_eq!(judge(assertion(name, uid, &json!(["api://y"]))), other);
+        let malformed = Err(Cause::Malformed);
+        assert_eq!(
+            judge(assertion(name, uid, &json!([audience, "api://y"]))),
+            malformed
+        );
+        assert_eq!(judge(Token::new("opaque".into())), malformed);
+    }
+
+    #[test]
+    fn a_name_that_is_a_path_is_not_looked_up() {
+        assert!(is_name("build-robot.v2"));
+        for name in ["", "../secrets/x", "a/token", "a?b", "A", "a%2fb"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub(super) struct Memory {
     pub secret: Option<SecretState>,
     /// When it was last read or written.
     pub seen_at: Option<Timestamp>,
-    /// The ServiceAccount that the object named when we last looked: its name, and how it read.
+    /// The `ServiceAccount` that the object named when we last looked: its name, and how it read.
     pub service_account: Option<(String, ServiceAccountState)>,
     /// The last refresh that was asked for.
     pub refresh: Option<RefreshRequest>,

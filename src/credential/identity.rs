@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
+
 use super::lifetime::payload;
 use super::{Authority, Digest, Lifetime, LoginServer, Token};
 
@@ -71,6 +73,8 @@ pub struct Credential {
     pub token: Token,
     /// When it works.
     pub lifetime: Lifetime,
+    /// When it came, which its `iat` may put otherwise.
+    pub received_at: Timestamp,
 }
 
 // === impl Audience ===

@@ -141,8 +141,10 @@ pub struct Mint {
     pub identity: Identity,
     /// Where to.
     pub server: LoginServer,
-    /// Only a credential received after this helps: the present one is of then.
+    /// Only a credential that began after this helps: the present one did then.
     pub newer_than: Option<Timestamp>,
+    /// Only a credential received after this helps: somebody asked for a new one then.
+    pub received_after: Option<Timestamp>,
 }
 
 // === impl Observed ===
@@ -225,8 +227,11 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
 fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decision {
     let identity = identity::identity(observed, &server);
     let held = held(observed, &server, identity.as_ref().ok(), now);
+    let ours = observed.secret.ours(observed.object, now);
+    let asked_at = refresh::asked_at(observed, ours, server.as_str());
     if let Some(lifetime) = held
         && now < schedule::refresh_at(&lifetime, observed)
+        && asked_at.is_none_or(|asked_at| now < asked_at)
     {
         return Decision::Keep(server);
     }
@@ -239,9 +244,11 @@ fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decis
         Ok(identity) => Decision::Mint(Box::new(Mint {
             identity,
             server,
+            // Whole seconds tell two credentials of one second not apart; the time of receipt does.
             newer_than: held
-                .map(|lifetime| lifetime.start)
-                .max(observed.revision().refresh),
+                .filter(|_| asked_at.is_none())
+                .map(|lifetime| lifetime.start),
+            received_after: asked_at,
         })),
         Err(error) => Decision::Fail(server, error),
     }

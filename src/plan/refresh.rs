@@ -1,18 +1,25 @@
 //! Refreshes that somebody asked for, by the annotation `acrcred.dev/refresh`.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::Observed;
+use super::settle::Outcomes;
+use super::{Observed, Snapshot};
 use crate::api::AcrCredential;
-use crate::credential::{Lifetime, saturating_add};
+use crate::credential::saturating_add;
 
-/// Somebody wants credentials that are younger than this.
+/// Somebody wants credentials that were received after this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshRequest {
     /// The annotation's value.
     pub value: String,
     /// What was received until then does not serve it.
     pub since: Timestamp,
+    /// Whether the status says that it was served.
+    is_handled: bool,
+    /// Digests of the tokens that were received for it.
+    served_by: BTreeSet<String>,
 }
 
 /// An annotation that changes all the time is served this often at most.
@@ -30,37 +37,56 @@ impl RefreshRequest {
         let value = object.refresh_request()?;
         let status = object.status.as_ref();
         let handled = status.and_then(|status| status.last_handled_refresh.as_deref());
+        let is_handled = handled == Some(value);
         match previous {
-            Some(previous) if previous.value == value => Some(previous.clone()),
-            _ if handled == Some(value) => previous.cloned(),
+            Some(previous) if previous.value == value => Some(Self {
+                is_handled,
+                ..previous.clone()
+            }),
+            _ if is_handled => None,
             _ => {
                 let not_before = previous.map(|previous| saturating_add(previous.since, INTERVAL));
                 let since = first_seen(value);
                 Some(Self {
                     value: value.to_owned(),
                     since: not_before.map_or(since, |bound| bound.max(since)),
+                    is_handled,
+                    served_by: BTreeSet::new(),
                 })
             }
         }
     }
 
-    /// Whether a credential of this lifetime came after the request.
-    pub(super) fn is_served_by(&self, lifetime: &Lifetime) -> bool {
-        self.since < lifetime.start
+    /// Takes note of what was minted since it was made.
+    pub fn serve(&mut self, outcomes: &Outcomes) {
+        let minted = outcomes.values().flatten();
+        self.served_by
+            .extend(minted.map(|minted| minted.token.digest().as_str().to_owned()));
     }
 }
 
-/// The value to report as served: this request's if every one of `lifetimes` serves it, else what was
-/// reported before.
-pub(super) fn last_handled(
+/// When a new credential for `host` was asked for, unless the Secret holds it already.
+pub(super) fn asked_at(
     observed: &Observed<'_>,
-    lifetimes: impl Iterator<Item = Option<Lifetime>>,
+    snapshot: Option<&Snapshot>,
+    host: &str,
+) -> Option<Timestamp> {
+    let request = observed.refresh.as_ref()?;
+    let held = snapshot.and_then(|snapshot| snapshot.tokens.get(host));
+    let is_served =
+        held.is_some_and(|(token, _)| request.served_by.contains(token.digest().as_str()));
+    (!request.is_handled && !is_served).then_some(request.since)
+}
+
+/// The value to report as served: this request's if every one of `hosts` is, else what was reported before.
+pub(super) fn last_handled<'a>(
+    observed: &Observed<'_>,
+    snapshot: Option<&Snapshot>,
+    hosts: impl Iterator<Item = &'a str>,
 ) -> Option<String> {
-    let mut lifetimes = lifetimes.peekable();
-    let served = observed.refresh.as_ref().filter(|request| {
-        let serves =
-            |lifetime: Option<Lifetime>| lifetime.is_some_and(|life| request.is_served_by(&life));
-        lifetimes.peek().is_some() && lifetimes.all(serves)
+    let mut hosts = hosts.peekable();
+    let served = observed.refresh.as_ref().filter(|_| {
+        hosts.peek().is_some() && hosts.all(|host| asked_at(observed, snapshot, host).is_none())
     });
     let before = observed.object.status.as_ref();
     served

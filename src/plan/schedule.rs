@@ -10,14 +10,10 @@ use crate::credential::{JITTER_FRACTION, Lifetime, saturating_add};
 const FLOOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// The refresh fraction of its life after its start, less a jitter of up to a tenth of it that is derived
-/// from the object's UID; sooner where a refresh was asked for that it does not serve.
+/// from the object's UID.
 pub(super) fn refresh_at(lifetime: &Lifetime, observed: &Observed<'_>) -> Timestamp {
     let uid = observed.object.metadata.uid.as_deref().unwrap_or_default();
     let wait = lifetime.part(observed.settings.refresh_fraction);
     let jitter = lifetime.part(JITTER_FRACTION * fraction_of(&["refresh", uid]));
-    let regular = saturating_add(lifetime.start, (wait - jitter).max(FLOOR));
-    match &observed.refresh {
-        Some(request) if !request.is_served_by(lifetime) => regular.min(request.since),
-        _ => regular,
-    }
+    saturating_add(lifetime.start, (wait - jitter).max(FLOOR))
 }

@@ -9,7 +9,7 @@ use super::secret::{self, AllowedMetadata, DesiredEntry};
 use super::status::{self, RegistryState};
 use super::{
     Attempt, Attempts, Decision, Note, Observed, Ownership, Plan, SecretState, SecretWrite,
-    Snapshot, State, entitlement, identity, schedule,
+    Snapshot, State, entitlement, identity, refresh, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
 use crate::credential::{Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add};
@@ -210,6 +210,7 @@ fn wake_at(
     let is_held =
         plan.blocked.is_some() || observed.refused.is_some() || observed.object.spec.suspend;
     let revision = observed.revision();
+    let ours = observed.secret.ours(observed.object, now);
     let of_registry = |registry: &RegistryState| {
         let expiry = registry
             .lifetime
@@ -219,11 +220,13 @@ fn wake_at(
             _ if is_held || !registry.is_entitled => None,
             Some(attempt) => Some(attempt.next_at(revision)),
             // Without a lifetime, the Secret vanished since it was planned to be kept: mint at once.
-            None => Some(
-                registry
+            None => {
+                let regular = registry
                     .lifetime
-                    .map_or(now, |lifetime| schedule::refresh_at(&lifetime, observed)),
-            ),
+                    .map_or(now, |lifetime| schedule::refresh_at(&lifetime, observed));
+                let asked_at = refresh::asked_at(observed, ours, &registry.server);
+                Some(asked_at.map_or(regular, |asked_at| asked_at.min(regular)))
+            }
         };
         [expiry, refresh]
     };

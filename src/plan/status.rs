@@ -190,10 +190,11 @@ pub(super) fn status(
         attached: Vec::new(),
         last_handled_refresh: refresh::last_handled(
             observed,
+            observed.secret.ours(observed.object, now),
             registries
                 .iter()
                 .filter(|registry| registry.is_entitled)
-                .map(|registry| registry.lifetime),
+                .map(|registry| registry.server.as_str()),
         ),
     }
 }

@@ -177,6 +177,9 @@ impl World {
             let outcome = answer(mint.server.as_str()).map(|life| self.credential(life));
             outcomes.insert(mint.server.clone(), outcome);
         }
+        if let Some(request) = &mut self.refresh {
+            request.serve(&outcomes);
+        }
         let (mut writes, mut refused, mut rounds) = (Vec::new(), None, 0);
         let settled = loop {
             let settled = settle(&self.observed(refused.clone()), &plan, &outcomes, self.now);
@@ -252,7 +255,11 @@ impl World {
         let (iat, exp) = (self.now, self.now + life);
         let token = token(self.version, Some(iat), exp);
         let lifetime = Lifetime::received(Claims::parse(token.expose()).unwrap(), self.now);
-        Credential { token, lifetime }
+        Credential {
+            token,
+            lifetime,
+            received_at: self.now,
+        }
     }
 
     /// What the API server does with a write; false on a conflict.

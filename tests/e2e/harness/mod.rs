@@ -5,6 +5,7 @@ mod crane;
 mod impersonation;
 mod objects;
 mod program;
+mod puller;
 mod scanner;
 mod scene;
 
@@ -25,6 +26,7 @@ pub use crane::Crane;
 pub use impersonation::{allow_impersonation_in, token_request};
 pub use objects::{Objects, condition, manifest};
 pub use program::{Program, acrcred};
+pub use puller::Puller;
 pub use scanner::Scanner;
 pub use scene::{CONTROLLER, Scene, TestRegistry};
 

@@ -110,8 +110,19 @@ impl Scene {
         name: &str,
         adjust: impl FnOnce(&mut Registry),
     ) -> Result<TestRegistry> {
-        let registry = self.empty_registry(suffix, name, adjust)?;
+        let registry = self.image_registry(suffix, name, adjust).await?;
         self.assign_role(&registry)?;
+        Ok(registry)
+    }
+
+    /// A registry with the image, but without roles.
+    pub async fn image_registry(
+        &self,
+        suffix: &str,
+        name: &str,
+        adjust: impl FnOnce(&mut Registry),
+    ) -> Result<TestRegistry> {
+        let registry = self.empty_registry(suffix, name, adjust)?;
         self.crane_as_admin(&registry)?
             .push(&format!("{}/team/app:v1", registry.server))
             .await?;
