@@ -102,6 +102,11 @@ async fn run(config: Config) -> Result<(), Failure> {
             "could not find out whether an admission policy limits this ServiceAccount; check that config/policy is applied"
         ),
     }
+    if controller::is_impersonation_unfenced(&client).await {
+        tracing::warn!(
+            "no admission policy limits the ServiceAccount tokens that acrcred may make; apply config/impersonation"
+        );
+    }
     controller.run(stop.clone()).await;
     if !stop.is_cancelled() {
         return Err("a watch of the API server ended for good; see the log".into());

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -99,4 +100,23 @@ pub async fn is_fenced(client: &Client) -> Option<bool> {
         Ok(Err(kube::Error::Api(status))) if is_refused_by_policy(&status) => Some(true),
         _ => None,
     }
+}
+
+/// Whether we may make a token that the API server itself accepts, which the policy of `config/impersonation`
+/// forbids. Asks by trying, in our own namespace, for one that works nowhere beyond what we can do there anyway.
+pub async fn is_impersonation_unfenced(client: &Client) -> bool {
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(601),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let call = accounts.create_token_request("default", &dry_run, &request);
+    matches!(tokio::time::timeout(PATIENCE, call).await, Ok(Ok(_)))
 }

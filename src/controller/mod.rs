@@ -29,7 +29,7 @@ use crate::plan::Settings;
 use crate::process::{Clock, Metrics, Readiness};
 
 pub use api_call::ApiLimit;
-pub use client::{ConnectError, connect, is_fenced};
+pub use client::{ConnectError, connect, is_fenced, is_impersonation_unfenced};
 use queue::DueQueue;
 use tracked::TrackedObjects;
 use watch::Scope;

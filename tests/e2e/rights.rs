@@ -174,3 +174,22 @@ fn acrcred_needs_no_right_that_it_does_not_have() {
         Ok(())
     });
 }
+
+#[test]
+fn the_start_finds_out_whether_the_policies_limit_it() {
+    run(async {
+        let scene = Scene::new("fence").await?;
+        let (namespace, name) = CONTROLLER;
+        let limited = scene
+            .control_plane
+            .service_account_client(namespace, name)
+            .await?;
+        assert_eq!(acrcred::controller::is_fenced(&limited).await, Some(true));
+        assert!(!acrcred::controller::is_impersonation_unfenced(&limited).await);
+        // No policy speaks of the admin.
+        let admin = scene.control_plane.admin();
+        assert_eq!(acrcred::controller::is_fenced(&admin).await, Some(false));
+        assert!(acrcred::controller::is_impersonation_unfenced(&admin).await);
+        Ok(())
+    });
+}
