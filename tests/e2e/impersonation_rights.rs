@@ -1,5 +1,8 @@
 //! What acrcred's own token can do with other `ServiceAccount`s when somebody steals it.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use azure_emulator::jwt::Parsed;
 use k8s_openapi::api::authentication::v1::{
@@ -10,7 +13,7 @@ use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use serde_json::json;
 
-use crate::harness::{CONTROLLER, Scene, allow_impersonation_in, run, token_request};
+use crate::harness::{CONTROLLER, Scene, allow_impersonation_in, config, run, token_request};
 
 /// The audience that `config/impersonation` allows.
 const AUDIENCE: &str = "api://AzureCRTokenExchange";
@@ -248,6 +251,37 @@ fn nobody_else_is_held_to_the_policy() {
                 .create_token_request("default", &PostParams::default(), &request)
                 .await?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_documented_patch_changes_the_list_of_audiences_and_nothing_else() {
+    run(async {
+        let scene = Scene::new("patch").await?;
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
+        let page = fs::read_to_string(page)?;
+        let patch = page
+            .split("```yaml\n")
+            .find(|block| block.starts_with("apiVersion: kustomize"))
+            .and_then(|block| block.split("```").next())
+            .context("a kustomization in docs/security.md")?;
+        let base = scene.dir.path().join("config/impersonation");
+        let own = scene.dir.path().join("own");
+        fs::create_dir_all(&base)?;
+        fs::create_dir_all(&own)?;
+        for file in ["kustomization.yaml", "policy.yaml", "role.yaml"] {
+            fs::copy(config("impersonation").join(file), base.join(file))?;
+        }
+        fs::write(own.join("kustomization.yaml"), patch)?;
+
+        // As YAML writes a quote within quotes.
+        let list = "[''api://AzureCRTokenExchange'']";
+        let longer = "[''api://AzureCRTokenExchange'', ''api://AzureADTokenExchange'']";
+        let shipped = scene.control_plane.render(&base).await?;
+        assert_eq!(shipped.matches(list).count(), 1, "{shipped}");
+        let patched = scene.control_plane.render(&own).await?;
+        assert_eq!(patched, shipped.replace(list, longer));
         Ok(())
     });
 }
