@@ -24,6 +24,11 @@ test: build ## Runs every test, unit to real control plane.
 	$(CARGO) test --locked --workspace
 	@echo 'The ten slowest tests on the control plane:'; sort -rn $(TARGET_DIR)/tmp/durations | head -10
 
+.PHONY: test-azure
+test-azure: ## Runs the core story against real Azure; docs/testing-against-azure.md says what it needs.
+	$(CARGO) build --locked --bin acrcred --example test-azure
+	@$(TARGET_DIR)/debug/examples/test-azure
+
 .PHONY: fuzz
 fuzz: ## Tries new hostile inputs on every parser; CASES=n for fewer or more.
 	PROPTEST_CASES=$(or $(CASES),2000000) $(CARGO) test --locked --release --lib fuzz::

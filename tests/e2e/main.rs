@@ -29,3 +29,4 @@ mod rotation;
 mod schema;
 mod sharing;
 mod suspending;
+mod test_azure;
