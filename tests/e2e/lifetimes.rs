@@ -149,13 +149,7 @@ fn retry_after_is_a_floor_for_everybody_who_shares_the_key() {
         scene.emulator.remove_fault(fault);
         for _ in 0..4 {
             scene.advance(MINUTE);
-            soon("what is due was started", async || {
-                match acrcred.oldest_due() {
-                    late if late.is_zero() => Ok(()),
-                    late => Err(format!("{late:?}")),
-                }
-            })
-            .await?;
+            acrcred.catches_up().await?;
         }
         assert_eq!(
             scene.upstream_calls(),

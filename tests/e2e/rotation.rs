@@ -46,11 +46,7 @@ fn nothing_is_refreshed_before_its_time() {
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
         // At two fifths of its life the earliest object is due: half, less the whole jitter.
         scene.advance(SignedDuration::from_mins(70));
-        soon("nothing is due", async || match acrcred.oldest_due() {
-            late if late.is_zero() => Ok(()),
-            late => Err(format!("{late:?}")),
-        })
-        .await?;
+        acrcred.catches_up().await?;
         assert_eq!(scene.upstream_calls(), (1, 1));
         let first = objects.token("acr", &contoso).await?.context("a token")?;
         scene.advance(SignedDuration::from_mins(25));

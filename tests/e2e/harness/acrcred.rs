@@ -187,6 +187,17 @@ impl Acrcred {
         self.controller.oldest_due()
     }
 
+    /// Waits until somebody has started on everything that is due.
+    pub async fn catches_up(&self) -> Result<()> {
+        soon("what is due was started", async || {
+            match self.oldest_due() {
+                late if late.is_zero() => Ok(()),
+                late => Err(format!("{late:?}")),
+            }
+        })
+        .await
+    }
+
     /// Stops it as SIGTERM does, and waits until it has.
     pub async fn stop(mut self) -> Result<()> {
         self.stop.cancel();
