@@ -255,19 +255,31 @@ fn of_several_retry_after_the_latest_counts() {
         objects
             .has("acr", "Reconciling", "True", "Throttled")
             .await?;
-        let exchanges = || scene.journal(Endpoint::Exchange).len();
+        let exchanges = || scene.journal(Endpoint::Exchange);
         scene.advance(2 * MINUTE);
-        soon("it came back", async || match exchanges() {
+        soon("it came back", async || match exchanges().len() {
             1 => Err("not yet".to_owned()),
             _ => Ok(()),
         })
         .await?;
+        // Enough for the first of the two, and not for the second.
         scene.advance(3 * MINUTE);
         acrcred.catches_up().await?;
-        assert_eq!(exchanges(), 2, "too early");
+        let control = scene.registry("control").await?;
+        let other = manifest("control", &[&control]);
+        objects.create_ready(&other).await?;
         scene.advance(4 * MINUTE);
         objects.ready("acr").await?;
-        assert_eq!(exchanges(), 3);
+        let times: Vec<_> = exchanges()
+            .iter()
+            .filter(|call| call.host == contoso.server)
+            .map(|call| call.time + SignedDuration::from_secs(call.clock_offset_s))
+            .collect();
+        let [first, second, third] = times[..] else {
+            panic!("{times:?}");
+        };
+        assert!(second.duration_since(first) >= MINUTE, "{times:?}");
+        assert!(third.duration_since(second) >= 5 * MINUTE, "{times:?}");
         Ok(())
     });
 }
