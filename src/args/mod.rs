@@ -1,5 +1,6 @@
 //! Flags and environment, read and validated once. Nothing else in this crate reads the environment.
-//! Of what it links, the TLS library reads `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+//! Of what it links, the TLS library does where it looks for the system's certificates: then `SSL_CERT_DIR`
+//! takes their place.
 
 mod config;
 mod error;
@@ -107,6 +108,7 @@ Environment:
                               (these four are set by the Azure workload identity webhook)
   HTTPS_PROXY, NO_PROXY       proxy to Entra and registries, and the hosts to reach without it;
                               the way to the API server is set in the kubeconfig (proxy-url)
-  SSL_CERT_FILE               certificates to trust instead of the system's
+  SSL_CERT_FILE               certificates to trust instead of the system's; where it is not set,
+                              SSL_CERT_DIR names folders of them
   KUBECONFIG                  the cluster to serve, when not running in it
   RUST_LOG                    same as --log-level, which wins";

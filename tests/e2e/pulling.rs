@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::harness::{Scene, condition, manifest, run, soon};
+use crate::harness::{Scene, condition, manifest, run};
 
 #[test]
 fn a_secret_appears_and_really_pulls() {
@@ -134,18 +134,7 @@ fn a_deleted_object_takes_its_secret_along() {
         // Deletion needs neither Azure nor acrcred.
         acrcred.stop().await?;
         objects.delete("acr").await?;
-        soon("the Secret is collected", async || {
-            match objects
-                .secrets
-                .get_opt("acr")
-                .await
-                .map_err(|error| error.to_string())?
-            {
-                None => Ok(()),
-                Some(_) => Err("still there".to_owned()),
-            }
-        })
-        .await?;
+        objects.collected("acr").await?;
         objects.secret("stays").await?;
         Ok(())
     });

@@ -133,6 +133,18 @@ impl Objects {
         .await
     }
 
+    /// Waits until the garbage collector has taken a Secret.
+    pub async fn collected(&self, secret: &str) -> Result<()> {
+        soon("the Secret is collected", async || {
+            match self.secrets.get_opt(secret).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("still there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
     pub async fn secret(&self, name: &str) -> Result<Secret> {
         Ok(self.secrets.get(name).await?)
     }

@@ -7,11 +7,11 @@ mod writes;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use controlplane::fault_proxy::FaultProxy;
 use jiff::SignedDuration;
 
-use crate::harness::{Acrcred, Objects, Scene, TestRegistry, Tuning, soon};
+use crate::harness::{Acrcred, Objects, Scene, TestRegistry, Tuning, manifest, soon};
 
 /// Nobody waits longer than this for acrcred to begin with what is due.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -57,6 +57,22 @@ impl Behind {
             }
         })
         .await
+    }
+
+    /// Lets the time of a refresh come, in which nothing is done for an object that was deleted.
+    async fn leaves_alone(&self, deleted: &str) -> Result<()> {
+        let calls = async || {
+            let calls = self.scene.calls().await?;
+            anyhow::Ok(calls.count(|call| call.name == deleted))
+        };
+        let before = calls().await?;
+        self.scene.advance(REFRESH);
+        // The positive control: what is due then is done.
+        self.acrcred.catches_up().await?;
+        let control = manifest("control", &[&self.contoso]);
+        self.objects.create_ready(&control).await?;
+        ensure!(calls().await? == before, "calls for {deleted}");
+        Ok(())
     }
 
     /// How many tokens the registries have given out.

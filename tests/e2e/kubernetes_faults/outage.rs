@@ -84,16 +84,7 @@ fn nothing_is_lost_while_the_api_server_is_away() {
             "what was minted while it was away is still good"
         );
         assert!(acrcred.oldest_due() < PROMPT, "{:?}", acrcred.oldest_due());
-        // Of the object that was deleted meanwhile nothing is left to do.
-        let calls = scene.calls().await?.count(|call| call.name == "leaves");
-        scene.advance(REFRESH);
-        objects
-            .status("due", "it goes on", |object| object.status.is_some())
-            .await?;
-        assert_eq!(
-            scene.calls().await?.count(|call| call.name == "leaves"),
-            calls
-        );
+        behind.leaves_alone("leaves").await?;
         Ok(())
     });
 }
@@ -162,13 +153,7 @@ fn a_namespace_that_is_going_is_left_in_peace() {
         namespaces
             .delete(&scene.namespace, &DeleteParams::default())
             .await?;
-        soon("the Secret is gone", async || {
-            match objects.secrets.get_opt("acr").await {
-                Ok(None) => Ok(()),
-                other => Err(format!("{:?}", other.map(|_| "still there"))),
-            }
-        })
-        .await?;
+        objects.collected("acr").await?;
 
         let before = scene.calls().await?.len();
         let token = others.token("acr", &contoso).await?.context("a token")?;
