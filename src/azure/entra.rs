@@ -139,13 +139,27 @@ pub(super) fn granted(body: &[u8]) -> Result<Vec<u8>, Cause> {
 
 /// The failure that an answer without a token tells.
 pub(super) fn refused(status: u16, body: &[u8], retry_after: Option<SignedDuration>) -> MintError {
-    let codes = object(body).map_or_else(Vec::new, |error: ErrorAnswer| error.error_codes);
-    MintError::entra(status, &codes, retry_after)
+    let answer: ErrorAnswer = object(body).unwrap_or_default();
+    let error = MintError::entra(status, &answer.error_codes, retry_after);
+    if error.cause != Cause::Throttled && answer.error == PASSING {
+        return MintError {
+            cause: Cause::Unavailable,
+            ..error
+        };
+    }
+    error
 }
 
-/// The part of an error answer that we keep. `error_description` may echo anything and is left unread.
-#[derive(Deserialize)]
+/// The one OAuth error that says more than the code: passing trouble, whatever the status (learn.microsoft.com,
+/// "OAuth 2.0 client credentials flow").
+const PASSING: &str = "temporarily_unavailable";
+
+/// The parts of an error answer that are looked at. `error_description` may echo anything and is left unread;
+/// `error` is compared and goes no further.
+#[derive(Default, Deserialize)]
 struct ErrorAnswer {
+    #[serde(default)]
+    error: serde_json::Value,
     #[serde(default)]
     error_codes: Vec<u32>,
 }
@@ -212,6 +226,30 @@ mod tests {
         let inner = azure_core::Error::new(ErrorKind::Other, ours);
         let outer = azure_core::Error::with_error(ErrorKind::Credential, inner, "failed");
         assert_eq!(typed(&outer), ours);
+    }
+
+    #[test]
+    fn what_entra_calls_temporary_is_passing_trouble_whatever_its_code() {
+        for (body, cause) in [
+            (
+                r#"{"error":"temporarily_unavailable","error_codes":[700213]}"#,
+                Cause::Unavailable,
+            ),
+            (
+                r#"{"error":"invalid_client","error_codes":[700016]}"#,
+                Cause::UnknownIdentity,
+            ),
+            (
+                r#"{"error":["odd"],"error_codes":[700016]}"#,
+                Cause::UnknownIdentity,
+            ),
+            (r#"{"error":"temporarily_unavailable"}"#, Cause::Unavailable),
+            ("temporarily_unavailable", Cause::EntraRefused),
+        ] {
+            assert_eq!(refused(400, body.as_bytes(), None).cause, cause, "{body}");
+        }
+        let throttled = refused(429, br#"{"error":"temporarily_unavailable"}"#, None);
+        assert_eq!(throttled.cause, Cause::Throttled);
     }
 
     #[test]

@@ -4,8 +4,12 @@ use std::fmt;
 
 use jiff::SignedDuration;
 
+use super::catalogue::{Failure, LOOP_DETECTED};
+
 /// No `Retry-After` holds us back longer.
 pub const RETRY_AFTER_CAP: SignedDuration = SignedDuration::from_mins(15);
+/// Entra wants no request for minutes once it saw a loop, and does not say how many.
+const LOOP_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The step that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,14 +62,18 @@ pub enum Cause {
     Federation(Mismatch),
     /// Client or tenant is unknown, disabled, or in another cloud.
     UnknownIdentity,
-    /// The assertion's signature or dates were refused.
+    /// The assertion's dates were refused, or its form: a fresh one may help.
     AssertionRefused,
+    /// The assertion's signature fits none of the issuer's keys that Entra has.
+    SignatureRefused,
     /// Entra does not know the audience in this tenant.
     UnknownAudience,
     /// Entra refused for another reason.
     EntraRefused,
-    /// The registry refused the identity: no role, or authentication-as-arm disabled.
+    /// The registry refused the identity.
     RegistryRefused,
+    /// Likewise, and the token was for another audience than the registry's own.
+    ArmTokenRefused,
     /// The registry's firewall, or a missing permission, forbids the request.
     RegistryForbidden,
     /// The request itself was refused as malformed.
@@ -89,6 +97,8 @@ pub enum Class {
     Propagation,
     /// Passing trouble: exponential.
     Retryable,
+    /// Passing trouble that has no business lasting: as retryable for an hour, then as terminal.
+    Escalating,
     /// Somebody must change something in the cluster, where looking again is cheap: exponential.
     Awaited,
 }
@@ -141,9 +151,11 @@ impl Cause {
             Self::Federation(_) => "federation_mismatch",
             Self::UnknownIdentity => "unknown_identity",
             Self::AssertionRefused => "assertion_refused",
+            Self::SignatureRefused => "signature_refused",
             Self::UnknownAudience => "unknown_audience",
             Self::EntraRefused => "refused",
             Self::RegistryRefused => "registry_refused",
+            Self::ArmTokenRefused => "arm_token_refused",
             Self::RegistryForbidden => "registry_forbidden",
             Self::RequestRefused => "request_refused",
             Self::Throttled => "throttled",
@@ -165,84 +177,28 @@ impl Cause {
                 | Self::AudienceNotAllowed
         )
     }
+}
 
-    // One row after the other: nothing to hold in mind.
-    #[allow(clippy::too_many_lines)]
-    fn sentence(self) -> &'static str {
+// === impl Class ===
+
+impl Class {
+    /// Every class, in the order of the documentation.
+    pub const ALL: [Self; 5] = [
+        Self::Retryable,
+        Self::Escalating,
+        Self::Propagation,
+        Self::Awaited,
+        Self::Terminal,
+    ];
+
+    /// Its name in the documentation.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::NoAssertion => {
-                "the federated token file cannot be read or holds no ServiceAccount token; check AZURE_FEDERATED_TOKEN_FILE and the pod's projected volume"
-            }
-            Self::NoServiceAccount => {
-                "the ServiceAccount that spec.identity names does not exist in this namespace; create it, or correct spec.identity.serviceAccountName"
-            }
-            Self::ImpersonationForbidden => {
-                "the API server does not let acrcred use this ServiceAccount; ask the operator to bind the role acrcred-impersonation in this namespace, and to keep its policy's audiences equal to --impersonation-audiences"
-            }
-            Self::ServiceAccountChanged => {
-                "the ServiceAccount changed while its token was requested; acrcred looks again"
-            }
-            Self::NoClientId => {
-                "no client id: annotate the ServiceAccount with azure.workload.identity/client-id, or set spec.identity.clientId"
-            }
-            Self::InvalidClientId => {
-                "the client id is not a GUID; correct spec.identity.clientId, or the ServiceAccount's annotation azure.workload.identity/client-id"
-            }
-            Self::NoTenantId => {
-                "no tenant: annotate the ServiceAccount with azure.workload.identity/tenant-id, set spec.identity.tenantId, or ask the operator to set AZURE_TENANT_ID"
-            }
-            Self::InvalidTenantId => {
-                "the tenant is neither a GUID nor a domain; correct spec.identity.tenantId, or the ServiceAccount's annotation azure.workload.identity/tenant-id"
-            }
-            Self::AudienceNotAllowed => {
-                "the ServiceAccount's annotation acrcred.dev/audience names none that the operator allows; remove it, or ask for it to be added to --impersonation-audiences and to the policy of acrcred-impersonation"
-            }
-            Self::Federation(Mismatch::Issuer) => {
-                "no federated credential of this identity has this issuer; compare it character by character, a trailing slash counts"
-            }
-            Self::Federation(Mismatch::Audience) => {
-                "no federated credential of this identity has this audience; set the credential's audience to the one presented"
-            }
-            Self::Federation(Mismatch::Subject) => {
-                "no federated credential of this identity has this subject; create one with the subject presented"
-            }
-            Self::Federation(Mismatch::Case) => {
-                "a federated credential of this identity differs only in upper and lower case, which counts; create it anew exactly as presented"
-            }
-            Self::Federation(Mismatch::Unspecified) => {
-                "no federated credential of this identity matches the assertion; compare issuer, subject and audience with what is presented, or create one"
-            }
-            Self::UnknownIdentity => {
-                "the client or tenant is unknown or disabled in this cloud; check the client id and the tenant id"
-            }
-            Self::AssertionRefused => {
-                "the assertion's signature or dates were refused; check that the issuer's published keys are current and that clocks agree"
-            }
-            Self::UnknownAudience => {
-                "the tenant does not know the audience that was asked for; set --registry-audience to one that this cloud knows"
-            }
-            Self::EntraRefused => {
-                "the request was refused; look the AADSTS code up in docs/errors.md or at https://login.microsoftonline.com/error; if none is shown, look for a proxy that answers in Entra's place"
-            }
-            Self::RegistryRefused => {
-                "the registry refused the identity; assign it AcrPull (or Container Registry Repository Reader) on this registry, in the registry's own tenant"
-            }
-            Self::RegistryForbidden => {
-                "the registry forbids the request; check its firewall and public network access, then the identity's role"
-            }
-            Self::RequestRefused => {
-                "the registry refused the request as malformed; look for a proxy that changes requests"
-            }
-            Self::Throttled => "too many requests; waiting as long as was asked",
-            Self::Unavailable => {
-                "no usable answer; check network, proxy, DNS and the service's health"
-            }
-            Self::Malformed => {
-                "the answer is not what the protocol says; something between us and Azure may be rewriting it"
-            }
-            Self::ExpiredOnArrival => {
-                "the token was already expired when it arrived; check this node's clock"
-            }
+            Self::Terminal => "terminal",
+            Self::Propagation => "propagation",
+            Self::Retryable => "retryable",
+            Self::Escalating => "escalating",
+            Self::Awaited => "awaited",
         }
     }
 }
@@ -264,74 +220,39 @@ impl MintError {
     /// Of an answer of Entra that is not 2xx. The status decides first, the code refines
     /// (learn.microsoft.com, "Microsoft Entra authentication and authorization error codes").
     pub fn entra(status: u16, codes: &[u32], retry_after: Option<SignedDuration>) -> Self {
-        let cause = match status {
-            300..400 => Cause::Malformed,
-            429 => Cause::Throttled,
-            408 | 500.. => Cause::Unavailable,
-            _ => codes
-                .iter()
-                .find_map(|code| known_code(*code))
-                .unwrap_or(Cause::EntraRefused),
+        let known = codes
+            .iter()
+            .find_map(|&code| Some((code, Failure::by_code(code)?.cause)));
+        let (code, cause) = match (cause_of_status(Hop::Entra, status), known) {
+            (Cause::EntraRefused, Some((code, cause))) => (Some(code), cause),
+            (cause, _) => (codes.first().copied(), cause),
         };
+        let pause = (code == Some(LOOP_DETECTED)).then_some(LOOP_PAUSE);
         Self {
             status: Some(status),
-            code: codes.first().copied(),
-            retry_after: retry_after.map(cap),
+            code,
+            retry_after: retry_after.or(pause).map(cap),
             ..Self::new(Hop::Entra, cause)
         }
     }
 
     /// Of an answer of the registry that is not 2xx.
     pub fn registry(hop: Hop, status: u16, retry_after: Option<SignedDuration>) -> Self {
-        let cause = match status {
-            401 => Cause::RegistryRefused,
-            403 => Cause::RegistryForbidden,
-            429 => Cause::Throttled,
-            408 | 500.. => Cause::Unavailable,
-            400 => Cause::RequestRefused,
-            _ => Cause::Malformed,
-        };
         Self {
             status: Some(status),
             retry_after: retry_after.map(cap),
-            ..Self::new(hop, cause)
+            ..Self::new(hop, cause_of_status(hop, status))
         }
     }
 
     /// How it is retried.
     pub fn class(&self) -> Class {
-        match self.cause {
-            Cause::Federation(Mismatch::Case)
-            | Cause::UnknownAudience
-            | Cause::EntraRefused
-            | Cause::RequestRefused => Class::Terminal,
-            // An application shows up late in a tenant's replicas; a tenant does not.
-            Cause::UnknownIdentity if self.code != Some(700_016) => Class::Terminal,
-            Cause::UnknownIdentity
-            | Cause::Federation(_)
-            | Cause::RegistryRefused
-            | Cause::RegistryForbidden => Class::Propagation,
-            Cause::ImpersonationForbidden
-            | Cause::NoClientId
-            | Cause::InvalidClientId
-            | Cause::NoTenantId
-            | Cause::InvalidTenantId
-            | Cause::AudienceNotAllowed => Class::Awaited,
-            // Manifests are applied in any order: a ServiceAccount may be on its way.
-            Cause::NoServiceAccount
-            | Cause::ServiceAccountChanged
-            | Cause::NoAssertion
-            | Cause::AssertionRefused
-            | Cause::Throttled
-            | Cause::Unavailable
-            | Cause::Malformed
-            | Cause::ExpiredOnArrival => Class::Retryable,
-        }
+        Failure::of(self).map_or(Class::Retryable, |failure| failure.class)
     }
 
-    /// Whether a fresh assertion may help at once: the one presented was outside of its dates.
+    /// Whether a fresh assertion may help at once.
     pub fn wants_fresh_assertion(&self) -> bool {
-        matches!(self.code, Some(700_024 | 50_013 | 500_133))
+        self.cause == Cause::AssertionRefused
     }
 }
 
@@ -339,25 +260,8 @@ fn cap(retry_after: SignedDuration) -> SignedDuration {
     retry_after.clamp(SignedDuration::ZERO, RETRY_AFTER_CAP)
 }
 
-/// Codes whose meaning is narrower than their HTTP status; the table is in docs/errors.md.
-fn known_code(code: u32) -> Option<Cause> {
-    Some(match code {
-        700_211 => Cause::Federation(Mismatch::Issuer),
-        700_212 => Cause::Federation(Mismatch::Audience),
-        700_213 => Cause::Federation(Mismatch::Subject),
-        7_002_138 => Cause::Federation(Mismatch::Case),
-        70_021 | 7_002_121 | 7_002_137 | 7_002_104 => Cause::Federation(Mismatch::Unspecified),
-        700_016 | 7_000_112 | 70_001 | 90_002 | 900_023 | 90_038 | 900_382 | 900_432 | 900_439 => {
-            Cause::UnknownIdentity
-        }
-        700_024 | 700_027 | 50_012 | 50_013 | 500_133 => Cause::AssertionRefused,
-        500_011 | 50_001 | 650_057 | 650_052 | 650_054 => Cause::UnknownAudience,
-        90_055 | 50_196 => Cause::Throttled,
-        90_061 | 50_033 | 90_006 | 90_012 | 90_024 | 90_033 | 90_090 | 50_087 | 50_000 => {
-            Cause::Unavailable
-        }
-        _ => return None,
-    })
+fn cause_of_status(hop: Hop, status: u16) -> Cause {
+    Failure::by_status(hop, status).map_or(Cause::Malformed, |failure| failure.cause)
 }
 
 impl fmt::Display for MintError {
@@ -373,7 +277,10 @@ impl fmt::Display for MintError {
             (Some(status), None) => write!(f, " (HTTP {status})")?,
             (None, _) => {}
         }
-        write!(f, ": {}", self.cause.sentence())
+        match Failure::of(self) {
+            Some(failure) => write!(f, ": {failure}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -382,30 +289,69 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entra_codes_have_their_class() {
-        for (status, code, class) in [
-            (400, 70_021, Class::Propagation),
-            (401, 700_211, Class::Propagation),
-            (400, 700_212, Class::Propagation),
-            (401, 700_213, Class::Propagation),
-            (400, 7_002_138, Class::Terminal),
-            (401, 700_024, Class::Retryable),
-            (401, 700_027, Class::Retryable),
-            (400, 90_061, Class::Retryable),
-            (400, 700_016, Class::Propagation),
-            (400, 90_002, Class::Terminal),
-            (400, 500_011, Class::Terminal),
-            (400, 1, Class::Terminal),
-            (503, 700_213, Class::Retryable),
-            (429, 0, Class::Retryable),
-            (307, 0, Class::Retryable),
+    fn the_status_decides_before_the_code() {
+        for (status, codes, cause, code) in [
+            (429, &[700_213][..], Cause::Throttled, Some(700_213)),
+            (503, &[700_213], Cause::Unavailable, Some(700_213)),
+            (408, &[90_002], Cause::Unavailable, Some(90_002)),
+            (307, &[90_002], Cause::Malformed, Some(90_002)),
+            (204, &[90_002], Cause::Malformed, Some(90_002)),
+            (401, &[90_002], Cause::UnknownIdentity, Some(90_002)),
+            // The first code that is known says most.
+            (400, &[1, 90_002], Cause::UnknownIdentity, Some(90_002)),
+            (400, &[1, 2], Cause::EntraRefused, Some(1)),
+            (400, &[], Cause::EntraRefused, None),
         ] {
+            let error = MintError::entra(status, codes, None);
             assert_eq!(
-                MintError::entra(status, &[code], None).class(),
-                class,
-                "{status} {code}"
+                (error.cause, error.code),
+                (cause, code),
+                "{status} {codes:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_registry_is_told_by_its_status() {
+        for (status, cause, class) in [
+            (400, Cause::RequestRefused, Class::Terminal),
+            (401, Cause::RegistryRefused, Class::Propagation),
+            (403, Cause::RegistryForbidden, Class::Propagation),
+            (404, Cause::Malformed, Class::Retryable),
+            (408, Cause::Unavailable, Class::Retryable),
+            (429, Cause::Throttled, Class::Retryable),
+            (302, Cause::Malformed, Class::Retryable),
+            (500, Cause::Unavailable, Class::Retryable),
+            (999, Cause::Unavailable, Class::Retryable),
+        ] {
+            let error = MintError::registry(Hop::Exchange, status, None);
+            assert_eq!((error.cause, error.class()), (cause, class), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_loop_is_answered_with_minutes_of_silence() {
+        let seen = MintError::entra(400, &[LOOP_DETECTED], None);
+        assert_eq!(seen.retry_after, Some(LOOP_PAUSE));
+        let other = MintError::entra(400, &[90_055], None);
+        assert_eq!(other.retry_after, None);
+    }
+
+    #[test]
+    fn only_an_assertion_that_was_refused_as_such_is_minted_anew() {
+        for (code, anew) in [
+            (700_024, true),
+            (500_133, true),
+            (50_012, true),
+            (50_013, true),
+            (700_027, false),
+            (700_213, false),
+        ] {
+            let error = MintError::entra(401, &[code], None);
+            assert_eq!(error.wants_fresh_assertion(), anew, "{code}");
+        }
+        // A server that fails is not asked twice, whatever code it gives.
+        assert!(!MintError::entra(503, &[700_024], None).wants_fresh_assertion());
     }
 
     #[test]

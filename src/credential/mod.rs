@@ -1,6 +1,7 @@
 //! What a registry credential is: tokens, hosts, clouds, lifetimes, failures and the
 //! `.dockerconfigjson` that carries them. Pure; imports nothing else of this crate.
 
+mod catalogue;
 mod cloud;
 mod docker_config;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod login_server;
 mod mint_error;
 mod token;
 
+pub use catalogue::{Failure, When, Who, catalogue};
 pub use cloud::{Authority, AuthorityError, Cloud, UnknownCloud};
 pub use docker_config::{DockerConfig, DockerConfigError};
 pub use identity::{

@@ -17,8 +17,8 @@ pub struct Attempt {
     pub error: MintError,
     /// How many in a row since a change of the spec started the count anew.
     pub failures: u32,
-    /// When the first of them happened that may be a change which has not spread yet.
-    propagating_since: Option<Timestamp>,
+    /// Of a class that is only borne for a while: which, and when the first of them happened.
+    borne: Option<(Class, Timestamp)>,
     /// When the next attempt is due.
     retry_at: Timestamp,
     /// Before this the upstream wants no other, whatever changes.
@@ -44,6 +44,8 @@ const BACKOFF_CAP: SignedDuration = SignedDuration::from_secs(60);
 /// Roles and federated credentials need up to 10 minutes to spread; then somebody must act.
 const PROPAGATION_LIMIT: SignedDuration = SignedDuration::from_mins(15);
 const TERMINAL: SignedDuration = SignedDuration::from_mins(10);
+/// Entra may hold on to an issuer's old keys for up to an hour; then somebody must act.
+const ESCALATION_LIMIT: SignedDuration = SignedDuration::from_hours(1);
 /// A spec that flips all the time resets its backoff this often at most.
 const RESET_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 /// Delays are spread over ± this part.
@@ -64,17 +66,15 @@ impl Attempt {
             |previous: &&Self| previous.revision == revision || now < previous.reset_after;
         let same = previous.filter(is_same);
         let failures = same.map_or(1, |same| same.failures.saturating_add(1));
-        let propagating_since = same
-            .and_then(|same| same.propagating_since)
-            .or((error.class() == Class::Propagation).then_some(now));
-        let delay = delay(&error, failures, propagating_since, now);
+        let borne = borne(same.and_then(|same| same.borne), error.class(), now);
+        let delay = delay(&error, failures, borne, now);
         let spread = 1.0 + SPREAD * (2.0 * fraction_of(&[seed, &failures.to_string()]) - 1.0);
         let delay = SignedDuration::from_secs_f64(delay.as_secs_f64() * spread);
         let floor = error.retry_after.unwrap_or(SignedDuration::ZERO);
         Self {
             error,
             failures,
-            propagating_since,
+            borne,
             retry_at: saturating_add(now, delay.max(floor)),
             floor_at: saturating_add(now, floor),
             revision,
@@ -97,29 +97,51 @@ impl Attempt {
 
     /// Whether somebody must act before this can work.
     pub fn is_terminal(&self, now: Timestamp) -> bool {
-        is_terminal(&self.error, self.propagating_since, now)
+        is_terminal(self.error.class(), self.borne, now)
     }
 }
 
-fn is_terminal(error: &MintError, propagating_since: Option<Timestamp>, now: Timestamp) -> bool {
-    match error.class() {
-        Class::Terminal | Class::Awaited => true,
-        Class::Propagation => {
-            propagating_since.is_some_and(|since| now.duration_since(since) >= PROPAGATION_LIMIT)
-        }
-        Class::Retryable => false,
+/// How long failures of a class are borne before somebody must act; `None`: for ever.
+fn patience(class: Class) -> Option<SignedDuration> {
+    match class {
+        Class::Terminal | Class::Awaited => Some(SignedDuration::ZERO),
+        Class::Propagation => Some(PROPAGATION_LIMIT),
+        Class::Escalating => Some(ESCALATION_LIMIT),
+        Class::Retryable => None,
+    }
+}
+
+/// An outage in between does not start the count anew: what was there before is there after it.
+fn borne(
+    before: Option<(Class, Timestamp)>,
+    class: Class,
+    now: Timestamp,
+) -> Option<(Class, Timestamp)> {
+    match (patience(class), before) {
+        (None, before) => before,
+        (Some(_), Some((same, since))) if same == class => Some((same, since)),
+        (Some(_), _) => Some((class, now)),
+    }
+}
+
+fn is_terminal(class: Class, borne: Option<(Class, Timestamp)>, now: Timestamp) -> bool {
+    match (patience(class), borne) {
+        (Some(patience), Some((_, since))) => now.duration_since(since) >= patience,
+        _ => false,
     }
 }
 
 fn delay(
     error: &MintError,
     failures: u32,
-    propagating_since: Option<Timestamp>,
+    borne: Option<(Class, Timestamp)>,
     now: Timestamp,
 ) -> SignedDuration {
-    let first = match error.class() {
+    let class = error.class();
+    let first = match class {
         Class::Retryable | Class::Awaited => RETRY_FIRST,
-        _ if is_terminal(error, propagating_since, now) => return TERMINAL,
+        _ if is_terminal(class, borne, now) => return TERMINAL,
+        Class::Escalating => RETRY_FIRST,
         Class::Propagation | Class::Terminal => PROPAGATION_FIRST,
     };
     let doublings = failures.saturating_sub(1).min(16);
@@ -174,6 +196,42 @@ mod tests {
         assert!(
             delays[slow..].iter().all(|delay| within(*delay, 600)),
             "{delays:?}"
+        );
+    }
+
+    #[test]
+    fn what_has_no_business_lasting_turns_terminal_after_an_hour() {
+        let delays = delays(MintError::entra(401, &[700_027], None), 90);
+        assert!(within(delays[0], 1) && within(delays[6], 60), "{delays:?}");
+        let slow = delays.iter().position(|delay| within(*delay, 600)).unwrap();
+        let quick: i64 = delays[..slow].iter().sum();
+        assert!((60 * 60..63 * 60).contains(&quick), "{delays:?}");
+        assert!(
+            delays[slow..].iter().all(|delay| within(*delay, 600)),
+            "{delays:?}"
+        );
+    }
+
+    #[test]
+    fn one_class_does_not_use_up_the_time_of_another() {
+        let minute = SignedDuration::from_mins(1);
+        let stale_keys = MintError::entra(401, &[700_027], None);
+        let new_federation = MintError::entra(401, &[700_213], None);
+        let outage = MintError::new(Hop::Entra, Cause::Unavailable);
+        let mut now = Timestamp::UNIX_EPOCH;
+        let mut attempt = Attempt::failed(None, stale_keys, spec(1), "uid", now);
+        now += 50 * minute;
+        for error in [new_federation, outage, new_federation] {
+            attempt = Attempt::failed(Some(&attempt), error, spec(1), "uid", now);
+            assert!(!attempt.is_terminal(now), "{error}");
+            now += 7 * minute;
+        }
+        assert!(!attempt.is_terminal(now - 7 * minute));
+        now += minute;
+        attempt = Attempt::failed(Some(&attempt), new_federation, spec(1), "uid", now);
+        assert!(
+            attempt.is_terminal(now),
+            "an outage in between changes nothing"
         );
     }
 

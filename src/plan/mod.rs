@@ -7,6 +7,7 @@
 
 mod attempt;
 mod entitlement;
+mod failure;
 mod fraction;
 mod identity;
 mod minted;
@@ -33,6 +34,7 @@ use crate::credential::{
 };
 
 pub use attempt::{Attempt, Attempts, Revision};
+pub use failure::reason;
 pub use identity::{ServiceAccountFacts, ServiceAccountState};
 pub use ownership::Ownership;
 pub use policy::{Policy, PolicyRule};

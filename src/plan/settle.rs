@@ -9,7 +9,7 @@ use super::secret::{self, AllowedMetadata, DesiredEntry};
 use super::status::{self, RegistryState};
 use super::{
     Attempt, Attempts, Decision, Note, Observed, Ownership, Plan, SecretState, SecretWrite,
-    Snapshot, State, entitlement, identity, refresh, schedule,
+    Snapshot, State, entitlement, failure, identity, refresh, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
 use crate::credential::{Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add};
@@ -184,7 +184,7 @@ fn registry_states(
             Decision::Hold(_) => None,
             _ => attempts
                 .get(host)
-                .map(|attempt| status::problem(observed, host, attempt, now)),
+                .map(|attempt| failure::problem(observed, host, attempt, now)),
         };
         let is_entitled = !matches!(decision, Decision::Refuse(_));
         RegistryState {

@@ -5,11 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 
 use super::secret::AllowedMetadata;
-use super::{Attempt, Observed, Plan, Refusal, identity, refresh, schedule};
+use super::{Observed, Plan, Refusal, identity, refresh, schedule};
 use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
 };
-use crate::credential::{Cause, Hop, Lifetime, MintError};
+use crate::credential::Lifetime;
 
 /// A process that finds a token knows when it was issued, not when it arrived: of the same credentials,
 /// times that differ by less than this are left as the status has them, or every restart would write all.
@@ -62,69 +62,6 @@ impl State {
             Self::NotReady => "not_ready",
             Self::Suspended => "suspended",
         }
-    }
-}
-
-/// A failed attempt in the words of the API.
-pub(super) fn problem(
-    observed: &Observed<'_>,
-    host: &str,
-    attempt: &Attempt,
-    now: Timestamp,
-) -> (Refusal, bool) {
-    let error = &attempt.error;
-    let reason = reason(observed, error);
-    let federation = identity::federation(observed);
-    let service_account = observed.object.spec.identity.as_ref();
-    let presented = match (error.cause, federation, service_account) {
-        (Cause::Federation(_), Some(federation), _) => format!(
-            " (presented: issuer {}, subject {}, audience {})",
-            federation.issuer.as_deref().unwrap_or("unknown"),
-            federation.subject,
-            federation.audience
-        ),
-        (_, _, Some(named)) if error.hop == Hop::Assertion => {
-            format!(" (ServiceAccount {})", named.service_account_name)
-        }
-        _ => String::new(),
-    };
-    let advice = if reason == Reason::ArmAuthenticationDisabled {
-        "; --registry-audience asks for another audience than the registry's own, which a registry with authentication-as-arm disabled refuses: ask the operator to unset it first"
-    } else {
-        ""
-    };
-    let refusal = Refusal {
-        reason,
-        message: format!("{host}: {error}{presented}{advice}"),
-    };
-    (refusal, attempt.is_terminal(now))
-}
-
-fn reason(observed: &Observed<'_>, error: &MintError) -> Reason {
-    match error.cause {
-        Cause::NoServiceAccount => Reason::ServiceAccountNotFound,
-        Cause::ImpersonationForbidden => Reason::Forbidden,
-        Cause::NoClientId => Reason::ClientIdMissing,
-        Cause::InvalidClientId
-        | Cause::NoTenantId
-        | Cause::InvalidTenantId
-        | Cause::AudienceNotAllowed
-        | Cause::NoAssertion
-        | Cause::UnknownIdentity => Reason::InvalidIdentity,
-        Cause::ServiceAccountChanged => Reason::Progressing,
-        Cause::Federation(_) => Reason::FederationMismatch,
-        Cause::AssertionRefused | Cause::UnknownAudience | Cause::EntraRefused => {
-            Reason::EntraRefused
-        }
-        Cause::RegistryRefused if !observed.settings.audience.is_container_registry() => {
-            Reason::ArmAuthenticationDisabled
-        }
-        Cause::RegistryRefused | Cause::RegistryForbidden | Cause::RequestRefused => {
-            Reason::RegistryRefused
-        }
-        Cause::Throttled => Reason::Throttled,
-        Cause::Unavailable => Reason::UpstreamUnavailable,
-        Cause::Malformed | Cause::ExpiredOnArrival => Reason::MalformedAnswer,
     }
 }
 

@@ -6,6 +6,7 @@ mod clouds;
 mod crashes;
 mod distrust;
 mod drift;
+mod error_codes;
 mod faults;
 mod harness;
 mod hosts;

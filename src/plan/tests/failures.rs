@@ -141,6 +141,21 @@ fn the_class_of_a_failure_tells_who_must_act() {
             "Stalled=True/FederationMismatch",
         ),
         (
+            MintError::entra(401, &[700_027], None),
+            minutes(59),
+            "Reconciling=True/EntraRefused",
+        ),
+        (
+            MintError::entra(401, &[700_027], None),
+            minutes(63),
+            "Stalled=True/EntraRefused",
+        ),
+        (
+            MintError::entra(400, &[90_061], None),
+            minutes(63),
+            "Stalled=True/UpstreamUnavailable",
+        ),
+        (
             MintError::entra(400, &[], None),
             minutes(0),
             "Stalled=True/EntraRefused",
@@ -202,6 +217,47 @@ fn resource_manager_tokens_that_a_registry_refuses_are_named() {
         conditions(world.status())[0],
         "Ready=False/ArmAuthenticationDisabled"
     );
+    let told = message(world.status(), ConditionType::Ready);
+    assert!(told.contains("authentication-as-arm"), "{told}");
+}
+
+/// A failure as the row of the catalogue describes it.
+fn failure(row: &Failure) -> MintError {
+    let mut error = MintError::new(Hop::Entra, row.cause);
+    match row.when {
+        When::Codes(codes) => error = MintError::entra(400, codes, None),
+        When::Status(hops, ranges) => {
+            error.hop = *hops.last().unwrap();
+            error.status = Some(*ranges[0].start());
+        }
+        When::Other(_) => {}
+    }
+    error
+}
+
+#[test]
+fn every_failure_reads_as_the_catalogue_has_it() {
+    for row in catalogue() {
+        let mut world = World::of(&["contoso-a1b2c3d4e5f6g7h8.azurecr.io"]);
+        world.federation.as_mut().unwrap().issuer =
+            "https://westeurope.oic.prod-aks.azure.com/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222/".into();
+        world.look_failing(failure(row));
+        let state = match row.class {
+            Class::Terminal | Class::Awaited => "Stalled",
+            _ => "Reconciling",
+        };
+        let reason = reason(row.cause);
+        assert_eq!(
+            conditions(world.status()),
+            [
+                format!("Ready=False/{reason}"),
+                format!("{state}=True/{reason}")
+            ]
+        );
+        let told = message(world.status(), ConditionType::Ready);
+        assert!(told.contains(&row.to_string()), "{told}");
+        assert!(told.len() <= 600, "{}: {told}", told.len());
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::api::{
     ADOPT_ANNOTATION, AcrCredentialStatus, ConditionType, KIND, MANAGED_BY_LABEL,
     MINTED_ANNOTATION, OWNER_UID_ANNOTATION, Registry, SecretTemplate,
 };
-use crate::credential::{Cause, DockerConfig, Hop, Token};
+use crate::credential::{Cause, Class, DockerConfig, Failure, Hop, Token, When, catalogue};
 use world::{Look, World};
 
 const CONTOSO: &str = "contoso.azurecr.io";

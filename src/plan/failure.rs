@@ -1,0 +1,83 @@
+//! A failed attempt in the words of the API. What it means and who must act stands in the catalogue of
+//! [`credential`](crate::credential::catalogue).
+
+use jiff::Timestamp;
+
+use super::{Attempt, Observed, Refusal, identity};
+use crate::api::Reason;
+use crate::credential::{Cause, Hop, MintError};
+
+/// What is wrong, and whether somebody must act.
+pub(super) fn problem(
+    observed: &Observed<'_>,
+    host: &str,
+    attempt: &Attempt,
+    now: Timestamp,
+) -> (Refusal, bool) {
+    let error = told(observed, attempt.error);
+    let refusal = Refusal {
+        reason: reason(error.cause),
+        message: format!("{host}: {error}{}", presented(observed, &error)),
+    };
+    (refusal, attempt.is_terminal(now))
+}
+
+/// A registry does not say why it refuses a token; whoever asked for another audience than its own has likely
+/// brought it about.
+fn told(observed: &Observed<'_>, error: MintError) -> MintError {
+    match error.cause {
+        Cause::RegistryRefused if !observed.settings.audience.is_container_registry() => {
+            MintError {
+                cause: Cause::ArmTokenRefused,
+                ..error
+            }
+        }
+        _ => error,
+    }
+}
+
+/// Whose word did not count, where that helps.
+fn presented(observed: &Observed<'_>, error: &MintError) -> String {
+    let federation = identity::federation(observed);
+    let service_account = observed.object.spec.identity.as_ref();
+    match (error.cause, federation, service_account) {
+        (Cause::Federation(_), Some(federation), _) => format!(
+            " (presented: issuer {}, subject {}, audience {})",
+            federation.issuer.as_deref().unwrap_or("unknown"),
+            federation.subject,
+            federation.audience
+        ),
+        (_, _, Some(named)) if error.hop == Hop::Assertion => {
+            format!(" (ServiceAccount {})", named.service_account_name)
+        }
+        _ => String::new(),
+    }
+}
+
+/// The reason under which a cause is told.
+pub fn reason(cause: Cause) -> Reason {
+    match cause {
+        Cause::NoServiceAccount => Reason::ServiceAccountNotFound,
+        Cause::ImpersonationForbidden => Reason::Forbidden,
+        Cause::NoClientId => Reason::ClientIdMissing,
+        Cause::InvalidClientId
+        | Cause::NoTenantId
+        | Cause::InvalidTenantId
+        | Cause::AudienceNotAllowed
+        | Cause::NoAssertion
+        | Cause::UnknownIdentity => Reason::InvalidIdentity,
+        Cause::ServiceAccountChanged => Reason::Progressing,
+        Cause::Federation(_) => Reason::FederationMismatch,
+        Cause::AssertionRefused
+        | Cause::SignatureRefused
+        | Cause::UnknownAudience
+        | Cause::EntraRefused => Reason::EntraRefused,
+        Cause::ArmTokenRefused => Reason::ArmAuthenticationDisabled,
+        Cause::RegistryRefused | Cause::RegistryForbidden | Cause::RequestRefused => {
+            Reason::RegistryRefused
+        }
+        Cause::Throttled => Reason::Throttled,
+        Cause::Unavailable => Reason::UpstreamUnavailable,
+        Cause::Malformed | Cause::ExpiredOnArrival => Reason::MalformedAnswer,
+    }
+}
