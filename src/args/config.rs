@@ -1,6 +1,6 @@
 //! The validated configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -13,8 +13,8 @@ use jiff::SignedDuration;
 use reqwest::Url;
 
 use super::value::{self, AllowedPair};
-use super::{Args, ConfigError};
-use crate::credential::{Audience, Authority, ClientId, Cloud, InvalidId, TenantId};
+use super::{Args, ConfigError, environment_file};
+use crate::credential::{Authority, ClientId, Cloud, Clouds, EnabledCloud, InvalidId, TenantId};
 use crate::process::{LogFilter, LogFormat};
 
 /// What the operator decided, complete and checked.
@@ -26,10 +26,8 @@ pub struct Config {
     pub controller_identity: Option<ControllerIdentity>,
     /// Tenant of identities that name none (`AZURE_TENANT_ID`).
     pub default_tenant_id: Option<TenantId>,
-    /// The enabled clouds, and where their identities sign in. Never empty.
-    pub clouds: BTreeMap<Cloud, Authority>,
-    /// The audience of Entra tokens.
-    pub registry_audience: Audience,
+    /// The enabled clouds: where their identities sign in, and for which audience. Never empty.
+    pub clouds: Clouds,
     /// The audiences that assertions of users' `ServiceAccount`s may have, the default first. Never empty.
     pub impersonation_audiences: Vec<String>,
     /// When to refresh, as a fraction of a credential's life: 0.1 to 0.9.
@@ -133,17 +131,19 @@ impl Config {
         } else {
             Some(ControllerIdentity::from_environment(&env)?)
         };
+        let audience = single(
+            "registry-audience",
+            registry_audience.as_deref(),
+            value::audience,
+        )?;
         Ok(Self {
             allow_controller_identity,
             controller_identity,
             default_tenant_id: env.id("AZURE_TENANT_ID")?,
-            clouds: enabled_clouds(clouds, &env)?,
-            registry_audience: single(
-                "registry-audience",
-                registry_audience.as_deref(),
-                value::audience,
-            )?
-            .unwrap_or_default(),
+            clouds: match audience {
+                Some(audience) => enabled_clouds(clouds, &env)?.with_audience(&audience),
+                None => enabled_clouds(clouds, &env)?,
+            },
             impersonation_audiences: narrowing(
                 "impersonation-audiences",
                 list(
@@ -257,31 +257,53 @@ fn narrowing<T>(
     }
 }
 
+/// The cloud of the environment file comes first: under its suffix it counts, whatever else is enabled.
 fn enabled_clouds(
     names: Option<Vec<String>>,
     env: &Environment<'_>,
-) -> Result<BTreeMap<Cloud, Authority>, ConfigError> {
-    let override_of = env
-        .get("AZURE_AUTHORITY_HOST")
-        .map(|url| Authority::parse(&url))
+) -> Result<Clouds, ConfigError> {
+    let custom = env
+        .get("AZURE_ENVIRONMENT_FILEPATH")
+        .map(|path| environment_file::read(Path::new(&path)))
         .transpose()?;
+    let override_of = authority_override(env, custom.as_ref())?;
     let listed = narrowing(
         "clouds",
         list("clouds", names, Cloud::from_str)?,
         "name a cloud such as AzurePublicCloud, or leave it out",
     )?;
-    let default = override_of
-        .as_ref()
-        .map_or(Cloud::AzurePublicCloud, |(cloud, _)| *cloud);
-    let authority = |cloud: Cloud| match &override_of {
-        Some((of, authority)) if *of == cloud => authority.clone(),
-        _ => cloud.default_authority(),
+    let built_in = listed.unwrap_or_else(|| match (&custom, &override_of) {
+        (Some(_), _) => Vec::new(),
+        (None, Some((cloud, _))) => vec![*cloud],
+        (None, None) => vec![Cloud::AzurePublicCloud],
+    });
+    let built_in = BTreeSet::from_iter(built_in).into_iter().map(|cloud| {
+        let authority = match &override_of {
+            Some((of, authority)) if *of == cloud => authority.clone(),
+            _ => cloud.default_authority(),
+        };
+        EnabledCloud::built_in(cloud, authority)
+    });
+    Ok(custom.into_iter().chain(built_in).collect())
+}
+
+/// Which of Azure's own clouds `AZURE_AUTHORITY_HOST` speaks of. Beside an environment file, the webhook
+/// sets it to that file's authority: then it speaks of none.
+fn authority_override(
+    env: &Environment<'_>,
+    custom: Option<&EnabledCloud>,
+) -> Result<Option<(Cloud, Authority)>, ConfigError> {
+    let Some(url) = env.get("AZURE_AUTHORITY_HOST") else {
+        return Ok(None);
     };
-    Ok(listed
-        .unwrap_or_else(|| vec![default])
-        .into_iter()
-        .map(|cloud| (cloud, authority(cloud)))
-        .collect())
+    match (Authority::parse(&url), custom) {
+        (Ok(known), _) => Ok(Some(known)),
+        (Err(error), None) => Err(error.into()),
+        (Err(_), Some(cloud)) => match Authority::custom(&url) {
+            Ok(authority) if authority == cloud.authority => Ok(None),
+            _ => Err(ConfigError::AuthorityConflict),
+        },
+    }
 }
 
 // === impl ControllerIdentity ===

@@ -2,6 +2,7 @@
 //! `.dockerconfigjson` that carries them. Pure; imports nothing else of this crate.
 
 mod cloud;
+mod clouds;
 mod docker_config;
 #[cfg(test)]
 mod fuzz;
@@ -11,7 +12,8 @@ mod login_server;
 mod mint_error;
 mod token;
 
-pub use cloud::{Authority, AuthorityError, Cloud, UnknownCloud};
+pub use cloud::{Authority, AuthorityError, Cloud, CustomAuthorityError, UnknownCloud};
+pub use clouds::{Clouds, EnabledCloud, RegistrySuffix, RegistrySuffixError};
 pub use docker_config::{DockerConfig, DockerConfigError};
 pub use identity::{
     Audience, ClientId, Credential, Federation, Identity, InvalidId, Subject, TenantId,

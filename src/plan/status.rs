@@ -9,7 +9,7 @@ use super::{Attempt, Observed, Plan, Refusal, identity, refresh, schedule};
 use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
 };
-use crate::credential::{Cause, Hop, Lifetime, MintError};
+use crate::credential::{Audience, Cause, Hop, Lifetime, MintError};
 
 /// A process that finds a token knows when it was issued, not when it arrived: of the same credentials,
 /// times that differ by less than this are left as the status has them, or every restart would write all.
@@ -73,7 +73,7 @@ pub(super) fn problem(
     now: Timestamp,
 ) -> (Refusal, bool) {
     let error = &attempt.error;
-    let reason = reason(observed, error);
+    let reason = reason(observed, host, error);
     let federation = identity::federation(observed);
     let service_account = observed.object.spec.identity.as_ref();
     let presented = match (error.cause, federation, service_account) {
@@ -89,7 +89,7 @@ pub(super) fn problem(
         _ => String::new(),
     };
     let advice = if reason == Reason::ArmAuthenticationDisabled {
-        "; --registry-audience asks for another audience than the registry's own, which a registry with authentication-as-arm disabled refuses: ask the operator to unset it first"
+        "; acrcred asks for another audience than the registry's own, which a registry with authentication-as-arm disabled refuses: ask the operator for --registry-audience with the cloud's registry audience (https://containerregistry.azure.net, where the cloud knows it)"
     } else {
         ""
     };
@@ -100,7 +100,15 @@ pub(super) fn problem(
     (refusal, attempt.is_terminal(now))
 }
 
-fn reason(observed: &Observed<'_>, error: &MintError) -> Reason {
+/// The audience that a registry is sent a token of.
+fn audience(observed: &Observed<'_>, host: &str) -> Option<Audience> {
+    let server = observed.settings.clouds.login_server(host).ok()?;
+    Some(server.audience().clone())
+}
+
+fn reason(observed: &Observed<'_>, host: &str, error: &MintError) -> Reason {
+    let is_registry_audience =
+        || audience(observed, host).is_none_or(|audience| audience.is_container_registry());
     match error.cause {
         Cause::NoServiceAccount => Reason::ServiceAccountNotFound,
         Cause::ImpersonationForbidden => Reason::Forbidden,
@@ -116,9 +124,7 @@ fn reason(observed: &Observed<'_>, error: &MintError) -> Reason {
         Cause::AssertionRefused | Cause::UnknownAudience | Cause::EntraRefused => {
             Reason::EntraRefused
         }
-        Cause::RegistryRefused if !observed.settings.audience.is_container_registry() => {
-            Reason::ArmAuthenticationDisabled
-        }
+        Cause::RegistryRefused if !is_registry_audience() => Reason::ArmAuthenticationDisabled,
         Cause::RegistryRefused | Cause::RegistryForbidden | Cause::RequestRefused => {
             Reason::RegistryRefused
         }
@@ -137,7 +143,6 @@ pub(super) fn status(
     now: Timestamp,
 ) -> AcrCredentialStatus {
     let before = observed.object.status.clone().unwrap_or_default();
-    let audience = observed.settings.audience.as_str();
     let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
     let is_refreshed =
         plan.blocked.is_none() && observed.refused.is_none() && !observed.object.spec.suspend;
@@ -145,7 +150,9 @@ pub(super) fn status(
         .iter()
         .map(|registry| RegistryStatus {
             server: registry.server.clone(),
-            audience: registry.is_entitled.then(|| audience.to_owned()),
+            audience: audience(observed, &registry.server)
+                .filter(|_| registry.is_entitled)
+                .map(|audience| audience.as_str().to_owned()),
             expires_at: registry.lifetime.map(|lifetime| seconds(lifetime.end)),
             reason: registry_reason(observed, plan, registry, now).to_string(),
         })

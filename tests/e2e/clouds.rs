@@ -1,6 +1,6 @@
 //! The suffix picks the cloud; the audience is the same in each.
 
-use acrcred::credential::Cloud;
+use acrcred::credential::Clouds;
 use azure_emulator::cloud::Cloud as AzureCloud;
 use azure_emulator::journal::Endpoint;
 use azure_emulator::state::Tenant;
@@ -58,7 +58,7 @@ fn a_cloud_that_is_not_enabled_is_not_asked() {
         let china = scene.registry_in("azurecr.cn", "contoso", |_| {}).await?;
         let public = scene.registry("contoso").await?;
         let mut tuning = Tuning::of(&scene);
-        tuning.clouds = vec![Cloud::AzurePublicCloud];
+        tuning.clouds = Clouds::default();
         let _acrcred = scene.start_tuned(tuning).await?;
         let objects = scene.objects();
         objects.create(&manifest("china", &[&china])).await?;

@@ -14,6 +14,8 @@ mod suspend;
 mod tampering;
 mod world;
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
@@ -23,7 +25,9 @@ use crate::api::{
     ADOPT_ANNOTATION, AcrCredentialStatus, ConditionType, KIND, MANAGED_BY_LABEL,
     MINTED_ANNOTATION, OWNER_UID_ANNOTATION, Registry, SecretTemplate,
 };
-use crate::credential::{Cause, DockerConfig, Hop, Token};
+use crate::credential::{
+    Audience, Authority, Cause, Cloud, DockerConfig, EnabledCloud, Hop, Token,
+};
 use world::{Look, World};
 
 const CONTOSO: &str = "contoso.azurecr.io";
