@@ -1,5 +1,7 @@
 //! The validated configuration.
 
+mod clouds;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
@@ -13,8 +15,8 @@ use jiff::SignedDuration;
 use reqwest::Url;
 
 use super::value::{self, AllowedPair};
-use super::{Args, ConfigError, environment_file};
-use crate::credential::{Authority, ClientId, Cloud, Clouds, EnabledCloud, InvalidId, TenantId};
+use super::{Args, ConfigError};
+use crate::credential::{ClientId, Clouds, InvalidId, TenantId};
 use crate::process::{LogFilter, LogFormat};
 
 /// What the operator decided, complete and checked.
@@ -141,8 +143,8 @@ impl Config {
             controller_identity,
             default_tenant_id: env.id("AZURE_TENANT_ID")?,
             clouds: match audience {
-                Some(audience) => enabled_clouds(clouds, &env)?.with_audience(&audience),
-                None => enabled_clouds(clouds, &env)?,
+                Some(audience) => clouds::enabled(clouds, &env)?.with_audience(&audience),
+                None => clouds::enabled(clouds, &env)?,
             },
             impersonation_audiences: narrowing(
                 "impersonation-audiences",
@@ -254,55 +256,6 @@ fn narrowing<T>(
     match list {
         Some(list) if list.is_empty() => Err(ConfigError::Empty { flag, remedy }),
         list => Ok(list),
-    }
-}
-
-/// The cloud of the environment file comes first: under its suffix it counts, whatever else is enabled.
-fn enabled_clouds(
-    names: Option<Vec<String>>,
-    env: &Environment<'_>,
-) -> Result<Clouds, ConfigError> {
-    let custom = env
-        .get("AZURE_ENVIRONMENT_FILEPATH")
-        .map(|path| environment_file::read(Path::new(&path)))
-        .transpose()?;
-    let override_of = authority_override(env, custom.as_ref())?;
-    let listed = narrowing(
-        "clouds",
-        list("clouds", names, Cloud::from_str)?,
-        "name a cloud such as AzurePublicCloud, or leave it out",
-    )?;
-    let built_in = listed.unwrap_or_else(|| match (&custom, &override_of) {
-        (Some(_), _) => Vec::new(),
-        (None, Some((cloud, _))) => vec![*cloud],
-        (None, None) => vec![Cloud::AzurePublicCloud],
-    });
-    let built_in = BTreeSet::from_iter(built_in).into_iter().map(|cloud| {
-        let authority = match &override_of {
-            Some((of, authority)) if *of == cloud => authority.clone(),
-            _ => cloud.default_authority(),
-        };
-        EnabledCloud::built_in(cloud, authority)
-    });
-    Ok(custom.into_iter().chain(built_in).collect())
-}
-
-/// Which of Azure's own clouds `AZURE_AUTHORITY_HOST` speaks of. Beside an environment file, the webhook
-/// sets it to that file's authority: then it speaks of none.
-fn authority_override(
-    env: &Environment<'_>,
-    custom: Option<&EnabledCloud>,
-) -> Result<Option<(Cloud, Authority)>, ConfigError> {
-    let Some(url) = env.get("AZURE_AUTHORITY_HOST") else {
-        return Ok(None);
-    };
-    match (Authority::parse(&url), custom) {
-        (Ok(known), _) => Ok(Some(known)),
-        (Err(error), None) => Err(error.into()),
-        (Err(_), Some(cloud)) => match Authority::custom(&url) {
-            Ok(authority) if authority == cloud.authority => Ok(None),
-            _ => Err(ConfigError::AuthorityConflict),
-        },
     }
 }
 
