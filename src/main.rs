@@ -56,7 +56,6 @@ async fn run(config: Config) -> Result<(), Failure> {
         settings: Settings {
             policy: Policy::new(rules.collect()),
             clouds: config.clouds,
-            audience: config.registry_audience,
             controller: identity
                 .as_ref()
                 .map(|own| (own.client_id.clone(), own.tenant_id.clone())),

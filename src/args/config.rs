@@ -1,6 +1,8 @@
 //! The validated configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod clouds;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -14,7 +16,7 @@ use reqwest::Url;
 
 use super::value::{self, AllowedPair};
 use super::{Args, ConfigError};
-use crate::credential::{Audience, Authority, ClientId, Cloud, InvalidId, TenantId};
+use crate::credential::{ClientId, Clouds, InvalidId, TenantId};
 use crate::process::{LogFilter, LogFormat};
 
 /// What the operator decided, complete and checked.
@@ -26,10 +28,8 @@ pub struct Config {
     pub controller_identity: Option<ControllerIdentity>,
     /// Tenant of identities that name none (`AZURE_TENANT_ID`).
     pub default_tenant_id: Option<TenantId>,
-    /// The enabled clouds, and where their identities sign in. Never empty.
-    pub clouds: BTreeMap<Cloud, Authority>,
-    /// The audience of Entra tokens.
-    pub registry_audience: Audience,
+    /// The enabled clouds: where their identities sign in, and for which audience. Never empty.
+    pub clouds: Clouds,
     /// The audiences that assertions of users' `ServiceAccount`s may have, the default first. Never empty.
     pub impersonation_audiences: Vec<String>,
     /// When to refresh, as a fraction of a credential's life: 0.1 to 0.9.
@@ -133,17 +133,19 @@ impl Config {
         } else {
             Some(ControllerIdentity::from_environment(&env)?)
         };
+        let audience = single(
+            "registry-audience",
+            registry_audience.as_deref(),
+            value::audience,
+        )?;
         Ok(Self {
             allow_controller_identity,
             controller_identity,
             default_tenant_id: env.id("AZURE_TENANT_ID")?,
-            clouds: enabled_clouds(clouds, &env)?,
-            registry_audience: single(
-                "registry-audience",
-                registry_audience.as_deref(),
-                value::audience,
-            )?
-            .unwrap_or_default(),
+            clouds: match audience {
+                Some(audience) => clouds::enabled(clouds, &env)?.with_audience(&audience),
+                None => clouds::enabled(clouds, &env)?,
+            },
             impersonation_audiences: narrowing(
                 "impersonation-audiences",
                 list(
@@ -255,33 +257,6 @@ fn narrowing<T>(
         Some(list) if list.is_empty() => Err(ConfigError::Empty { flag, remedy }),
         list => Ok(list),
     }
-}
-
-fn enabled_clouds(
-    names: Option<Vec<String>>,
-    env: &Environment<'_>,
-) -> Result<BTreeMap<Cloud, Authority>, ConfigError> {
-    let override_of = env
-        .get("AZURE_AUTHORITY_HOST")
-        .map(|url| Authority::parse(&url))
-        .transpose()?;
-    let listed = narrowing(
-        "clouds",
-        list("clouds", names, Cloud::from_str)?,
-        "name a cloud such as AzurePublicCloud, or leave it out",
-    )?;
-    let default = override_of
-        .as_ref()
-        .map_or(Cloud::AzurePublicCloud, |(cloud, _)| *cloud);
-    let authority = |cloud: Cloud| match &override_of {
-        Some((of, authority)) if *of == cloud => authority.clone(),
-        _ => cloud.default_authority(),
-    };
-    Ok(listed
-        .unwrap_or_else(|| vec![default])
-        .into_iter()
-        .map(|cloud| (cloud, authority(cloud)))
-        .collect())
 }
 
 // === impl ControllerIdentity ===

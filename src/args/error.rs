@@ -1,5 +1,6 @@
 //! Why the program does not start, in one sentence that names what to set.
 
+use super::EnvironmentFileError;
 use crate::credential::{AuthorityError, InvalidId};
 
 /// Indicates that flags and environment do not add up to a configuration.
@@ -42,6 +43,14 @@ pub enum ConfigError {
     /// The authority is none of the known ones.
     #[error("AZURE_AUTHORITY_HOST cannot be used: {0}")]
     Authority(#[from] AuthorityError),
+    /// Two authorities are named for a custom cloud.
+    #[error(
+        "AZURE_AUTHORITY_HOST is neither the activeDirectoryEndpoint of the file that AZURE_ENVIRONMENT_FILEPATH names, nor the authority of one of Azure's own clouds: make the two agree, or unset it"
+    )]
+    AuthorityConflict,
+    /// The file that describes a custom cloud cannot be used.
+    #[error("AZURE_ENVIRONMENT_FILEPATH {0}")]
+    EnvironmentFile(#[from] EnvironmentFileError),
     /// The token file cannot be read. The path is left out: somebody may have put the token there.
     #[error(
         "AZURE_FEDERATED_TOKEN_FILE names a file that cannot be read ({0}): mount a projected ServiceAccount token and set its path"

@@ -3,12 +3,14 @@
 //! takes their place.
 
 mod config;
+mod environment_file;
 mod error;
 mod value;
 
 use clap::Parser;
 
 pub use config::{Config, ControllerIdentity, Proxy};
+pub use environment_file::EnvironmentFileError;
 pub use error::ConfigError;
 pub use value::AllowedPair;
 
@@ -29,11 +31,13 @@ pub struct Args {
     allow_controller_identity: Option<Vec<String>>,
 
     /// Clouds whose registries may be sent tokens: AzurePublicCloud, AzureUSGovernmentCloud,
-    /// AzureChinaCloud [default: the cloud of AZURE_AUTHORITY_HOST, else AzurePublicCloud]
+    /// AzureChinaCloud, beside that of AZURE_ENVIRONMENT_FILEPATH [default: none where that is set, else the
+    /// cloud of AZURE_AUTHORITY_HOST, else AzurePublicCloud]
     #[arg(long, env = "ACRCRED_CLOUDS", value_name = "CLOUD", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
     clouds: Option<Vec<String>>,
 
-    /// Audience to ask Entra tokens for [default: https://containerregistry.azure.net]
+    /// Audience to ask Entra tokens for, in every cloud [default: https://containerregistry.azure.net, and
+    /// Resource Manager's in the cloud of AZURE_ENVIRONMENT_FILEPATH]
     #[arg(long, env = "ACRCRED_REGISTRY_AUDIENCE", value_name = "URL", hide_env = true, help_heading = IDENTITIES)]
     registry_audience: Option<String>,
 
@@ -106,6 +110,8 @@ Environment:
   AZURE_FEDERATED_TOKEN_FILE  file with its ServiceAccount token
   AZURE_AUTHORITY_HOST        where the identities of its cloud sign in
                               (these four are set by the Azure workload identity webhook)
+  AZURE_ENVIRONMENT_FILEPATH  JSON file that describes a cloud which is none of Azure's own: Azure
+                              Stack, an air-gapped one
   HTTPS_PROXY, NO_PROXY       proxy to Entra and registries, and the hosts to reach without it;
                               the way to the API server is set in the kubeconfig (proxy-url)
   SSL_CERT_FILE               certificates to trust instead of the system's; where it is not set,

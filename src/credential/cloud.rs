@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::clouds::is_domain;
+
 /// An Azure cloud, named as `az cloud list` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cloud {
@@ -29,6 +31,19 @@ pub struct UnknownCloud(String);
     "{0:?} is not a Microsoft Entra authority; use https://login.microsoftonline.com/, https://login.microsoftonline.us/ or https://login.chinacloudapi.cn/"
 )]
 pub struct AuthorityError(String);
+
+/// Indicates that a URL is not the authority of a custom cloud.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CustomAuthorityError {
+    /// It says where, and more than that.
+    #[error("is not https://HOST, in lower case and without port, user, path or query")]
+    NotAnOrigin,
+    /// Its path is that of AD FS (`/adfs`), or of something else that is not Microsoft Entra.
+    #[error(
+        "has a path, as AD FS does, which cannot exchange ServiceAccount tokens; only a cloud that signs in with Microsoft Entra is served"
+    )]
+    Path,
+}
 
 /// Authority hosts by cloud; the first of each is the default, the others are aliases that Microsoft
 /// documents or its SDKs know.
@@ -120,6 +135,21 @@ impl Authority {
             .ok_or_else(|| AuthorityError(url.to_owned()))
     }
 
+    /// Reads the authority of a custom cloud: any host, with or without the slash.
+    pub fn custom(url: &str) -> Result<Self, CustomAuthorityError> {
+        let rest = url
+            .strip_prefix("https://")
+            .ok_or(CustomAuthorityError::NotAnOrigin)?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !is_domain(host) {
+            Err(CustomAuthorityError::NotAnOrigin)
+        } else if !path.is_empty() {
+            Err(CustomAuthorityError::Path)
+        } else {
+            Ok(Self(format!("https://{host}")))
+        }
+    }
+
     /// `https://HOST`, without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -175,6 +205,52 @@ mod tests {
             "",
         ] {
             assert!(Authority::parse(url).is_err(), "{url}");
+        }
+    }
+    #[test]
+    fn the_authority_of_a_custom_cloud_is_a_host_and_nothing_more() {
+        for url in [
+            "https://login.cloud.private",
+            "https://login.cloud.private/",
+        ] {
+            let authority = Authority::custom(url).unwrap();
+            assert_eq!(authority.as_str(), "https://login.cloud.private", "{url}");
+        }
+        for url in [
+            "",
+            "https://",
+            "https:///",
+            "http://login.cloud.private/",
+            "HTTPS://login.cloud.private/",
+            "login.cloud.private",
+            "https://Login.cloud.private/",
+            "https://login.cloud.private:443/",
+            "https://user@login.cloud.private/",
+            "https://user:pw@login.cloud.private/",
+            "https://login.cloud.private?x",
+            "https://login.cloud.private#x",
+            "https://login.cloud.private\\x",
+            "https://login.cloud.private./",
+            "https://localhost/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://login.cloud.0x7f/",
+            "https://login.cloud.private \n",
+        ] {
+            let expected = Err(CustomAuthorityError::NotAnOrigin);
+            assert_eq!(Authority::custom(url), expected, "{url}");
+        }
+        for url in [
+            "https://adfs.cloud.private/adfs",
+            "https://adfs.cloud.private/adfs/",
+            "https://login.cloud.private//",
+            "https://login.cloud.private/?x",
+        ] {
+            assert_eq!(
+                Authority::custom(url),
+                Err(CustomAuthorityError::Path),
+                "{url}"
+            );
         }
     }
 }

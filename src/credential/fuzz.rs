@@ -11,8 +11,26 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::fuzzing::{config, json, jwt, text, time};
 
+/// Each suffix that is enabled here, and where its identities sign in. The last is a custom cloud's.
+const SUFFIXES: [(&str, &str); 4] = [
+    (".azurecr.io", "login.microsoftonline.com"),
+    (".azurecr.us", "login.microsoftonline.us"),
+    (".azurecr.cn", "login.chinacloudapi.cn"),
+    (".azurecr.pr", "login.cloud.private"),
+];
+
+fn clouds() -> Clouds {
+    let custom = EnabledCloud {
+        suffix: "azurecr.pr".parse().unwrap(),
+        authority: Authority::custom("https://login.cloud.private/").unwrap(),
+        audience: Audience::default(),
+    };
+    let built_in = Cloud::ALL.into_iter().map(EnabledCloud::from);
+    built_in.chain([custom]).collect()
+}
+
 /// Every host that is allowed, written down a second time: one label, perhaps `.REGION.geo`, and a
-/// suffix of Microsoft's; all are RFC 1123 labels in lower case, and none is punycode.
+/// suffix of Microsoft's or the custom one; all are RFC 1123 labels in lower case, and none is punycode.
 fn is_login_server(host: &str) -> bool {
     let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
     let is_label = |label: &&str| {
@@ -27,7 +45,7 @@ fn is_login_server(host: &str) -> bool {
         return false;
     }
     let name = labels.split_off(2);
-    let suffix = ["io", "us", "cn"].contains(&labels[0]) && labels[1] == "azurecr";
+    let suffix = ["io", "us", "cn", "pr"].contains(&labels[0]) && labels[1] == "azurecr";
     let shape = name.len() == 1 || (name.len() == 3 && name[0] == "geo");
     suffix && shape && name.iter().all(|label| !label.starts_with("xn--"))
 }
@@ -35,11 +53,11 @@ fn is_login_server(host: &str) -> bool {
 fn good_host() -> impl Strategy<Value = String> {
     let label = || "[a-z0-9]([a-z0-9-]{0,12}[a-z0-9])?";
     let region = prop_oneof![Just(String::new()), "\\.[a-z0-9]{1,12}\\.geo"];
-    let suffix = select(vec![".azurecr.io", ".azurecr.us", ".azurecr.cn"]);
+    let suffix = select(SUFFIXES.map(|(suffix, _)| suffix).to_vec());
     (label(), region, suffix).prop_map(|(name, region, suffix)| name + &region + suffix)
 }
 
-const INSERTIONS: [&str; 48] = [
+const INSERTIONS: [&str; 50] = [
     ".",
     "-",
     "_",
@@ -76,6 +94,8 @@ const INSERTIONS: [&str; 48] = [
     "azurecr.io",
     ".azurecr.io",
     ".azurecr.com",
+    ".azurecr.pr",
+    "ivate",
     "evil.example",
     ".evil.example",
     "@evil.example",
@@ -122,8 +142,9 @@ fn hostile_host() -> impl Strategy<Value = String> {
 #[test]
 fn hosts_are_judged_as_the_grammar_says_and_go_where_they_say() {
     let (taken, refused) = (Cell::new(0), Cell::new(0));
+    let clouds = clouds();
     let judge = |host: String| {
-        let parsed = host.parse::<LoginServer>();
+        let parsed = clouds.login_server(&host);
         prop_assert_eq!(parsed.is_ok(), is_login_server(&host), "{:?}", host);
         let Ok(server) = parsed else {
             refused.set(refused.get() + 1);
@@ -131,9 +152,10 @@ fn hosts_are_judged_as_the_grammar_says_and_go_where_they_say() {
         };
         taken.set(taken.get() + 1);
         prop_assert_eq!(server.as_str(), &host);
-        prop_assert_eq!(server.to_string().parse(), Ok(server.clone()));
-        let suffix = format!(".{}", server.cloud().registry_suffix());
-        prop_assert!(host.ends_with(&suffix));
+        let again = clouds.login_server(&server.to_string());
+        prop_assert_eq!(again.as_ref(), Ok(&server));
+        let suffix = SUFFIXES.iter().find(|(suffix, _)| host.ends_with(suffix));
+        prop_assert_eq!(suffix.map(|(_, at)| *at), Some(server.authority().host()));
         // The client that sends the token reads the same host out of the URL.
         let url = reqwest::Url::parse(&format!("https://{server}/oauth2/exchange")).unwrap();
         prop_assert_eq!(url.host_str(), Some(host.as_str()));

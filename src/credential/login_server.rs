@@ -1,22 +1,23 @@
 //! The host of a registry, checked so that a token can only go where it belongs.
 
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
-use super::Cloud;
+use super::{Audience, Authority, Cloud, EnabledCloud, RegistrySuffix};
 
 /// The login server of an Azure container registry: `contoso.azurecr.io`, with a domain name label
 /// `contoso-a1b2.azurecr.io`, or regional `contoso.eastus.geo.azurecr.io`.
 ///
 /// A value of this type is safe to send an Entra token to over https: lower case, no port, path or
-/// user, and its suffix is Microsoft's own. Which clouds are enabled is the caller's check.
+/// user, and under the suffix of a cloud that the operator enabled. Only
+/// [`Clouds::login_server`](super::Clouds::login_server) makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoginServer {
     host: String,
-    cloud: Cloud,
+    cloud: Arc<EnabledCloud>,
 }
 
-/// Indicates why a text is no login server.
+/// Indicates why a text is no login server of an enabled cloud.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LoginServerError {
     /// It is not a bare lower-case host name.
@@ -24,14 +25,17 @@ pub enum LoginServerError {
         "is not a lower-case host name; type the registry's login server, such as contoso.azurecr.io"
     )]
     NotAHost,
-    /// Its suffix belongs to no Azure cloud.
+    /// Its suffix belongs to no cloud that is enabled or known. Holds the suffixes that are enabled.
+    #[error("does not end in {0}; only Azure container registries are served")]
+    ForeignSuffix(String),
+    /// It stands under an enabled suffix but is no registry: too many labels, or a punycode name.
+    #[error("is not a login server; expected NAME.{suffix} or NAME.REGION.geo.{suffix}", suffix = .0.as_str())]
+    NotALoginServer(RegistrySuffix),
+    /// It is one, of a cloud that the operator has not enabled.
     #[error(
-        "does not end in .azurecr.io, .azurecr.us or .azurecr.cn; only Azure container registries are served"
+        "belongs to {0}, which the operator has not enabled; ask for it to be added to --clouds"
     )]
-    ForeignSuffix,
-    /// It stands under a known suffix but is no registry: too many labels, or a punycode name.
-    #[error("is not a login server; expected NAME.azurecr.io or NAME.REGION.geo.azurecr.io")]
-    NotALoginServer,
+    CloudNotEnabled(Cloud),
 }
 
 const MAX_HOST: usize = 253;
@@ -40,40 +44,27 @@ const MAX_LABEL: usize = 63;
 // === impl LoginServer ===
 
 impl LoginServer {
+    /// The caller has found `host` under the suffix of `cloud`.
+    pub(super) fn new(host: &str, cloud: Arc<EnabledCloud>) -> Self {
+        Self {
+            host: host.to_owned(),
+            cloud,
+        }
+    }
+
     /// The host, as `auths` keys and `service` parameters need it.
     pub fn as_str(&self) -> &str {
         &self.host
     }
 
-    /// The cloud that its suffix stands for.
-    pub fn cloud(&self) -> Cloud {
-        self.cloud
+    /// Where identities that want its credentials sign in.
+    pub fn authority(&self) -> &Authority {
+        &self.cloud.authority
     }
-}
 
-impl FromStr for LoginServer {
-    type Err = LoginServerError;
-
-    fn from_str(host: &str) -> Result<Self, LoginServerError> {
-        if host.len() > MAX_HOST || !host.split('.').all(is_label) {
-            return Err(LoginServerError::NotAHost);
-        }
-        let (cloud, name) = Cloud::ALL
-            .into_iter()
-            .find_map(|cloud| {
-                let name = host.strip_suffix(cloud.registry_suffix())?;
-                Some((cloud, name.strip_suffix('.')?))
-            })
-            .ok_or(LoginServerError::ForeignSuffix)?;
-        let labels: Vec<&str> = name.split('.').collect();
-        let is_punycode = labels.iter().any(|label| label.starts_with("xn--"));
-        match labels[..] {
-            [_] | [_, _, "geo"] if !is_punycode => Ok(Self {
-                host: host.to_owned(),
-                cloud,
-            }),
-            _ => Err(LoginServerError::NotALoginServer),
-        }
+    /// The audience of the Entra token that it is sent.
+    pub fn audience(&self) -> &Audience {
+        &self.cloud.audience
     }
 }
 
@@ -81,6 +72,18 @@ impl fmt::Display for LoginServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host)
     }
+}
+
+/// Labels of letters, digits and hyphens in lower case, with dots between them.
+pub(super) fn is_host(text: &str) -> bool {
+    text.len() <= MAX_HOST && text.split('.').all(is_label)
+}
+
+/// What stands before the suffix: `NAME` or `NAME.REGION.geo`, nothing of it punycode (ADR 12).
+pub(super) fn is_registry_name(name: &str) -> bool {
+    let labels: Vec<&str> = name.split('.').collect();
+    let is_punycode = labels.iter().any(|label| label.starts_with("xn--"));
+    matches!(labels[..], [_] | [_, _, "geo"]) && !is_punycode
 }
 
 /// A DNS label (RFC 1123) in lower case.
@@ -95,7 +98,12 @@ fn is_label(label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Clouds;
     use super::*;
+
+    fn clouds() -> Clouds {
+        Cloud::ALL.into_iter().map(EnabledCloud::from).collect()
+    }
 
     #[test]
     fn login_servers_of_every_shape_and_cloud_are_taken() {
@@ -107,8 +115,8 @@ mod tests {
             ("contoso.azurecr.cn", Cloud::AzureChinaCloud),
         ] {
             assert_eq!(
-                host.parse::<LoginServer>().map(|s| s.cloud()),
-                Ok(cloud),
+                clouds().login_server(host).map(|s| s.authority().clone()),
+                Ok(cloud.default_authority()),
                 "{host}"
             );
         }
@@ -147,7 +155,7 @@ mod tests {
             "",
             ".",
         ] {
-            assert!(host.parse::<LoginServer>().is_err(), "{host}");
+            assert!(clouds().login_server(host).is_err(), "{host}");
         }
     }
 }

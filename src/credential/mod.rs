@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod cloud;
+mod clouds;
 mod docker_config;
 #[cfg(test)]
 mod fuzz;
@@ -13,7 +14,8 @@ mod mint_error;
 mod token;
 
 pub use catalogue::{Failure, When, Who, catalogue};
-pub use cloud::{Authority, AuthorityError, Cloud, UnknownCloud};
+pub use cloud::{Authority, AuthorityError, Cloud, CustomAuthorityError, UnknownCloud};
+pub use clouds::{Clouds, EnabledCloud, RegistrySuffix, RegistrySuffixError};
 pub use docker_config::{DockerConfig, DockerConfigError};
 pub use identity::{
     Audience, ClientId, Credential, Federation, Identity, InvalidId, Subject, TenantId,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Observed, Ownership, Refusal, SecretState};
 use crate::api::{Reason, Registry};
-use crate::credential::LoginServer;
+use crate::credential::{LoginServer, LoginServerError};
 
 /// Why nothing is minted for the object at all, if so.
 pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
@@ -84,8 +84,11 @@ pub(super) fn entitled(
 ) -> Result<LoginServer, Refusal> {
     let refuse = |reason, message| Err(Refusal { reason, message });
     let text = &registry.server;
-    let server: LoginServer = match text.parse() {
+    let server = match observed.settings.clouds.login_server(text) {
         Ok(server) => server,
+        Err(error @ LoginServerError::CloudNotEnabled(_)) => {
+            return refuse(Reason::RegistryNotAllowed, format!("{text} {error}"));
+        }
         // A hostile name is not repeated: the spec shows it.
         Err(error) => {
             return refuse(
@@ -94,15 +97,6 @@ pub(super) fn entitled(
             );
         }
     };
-    let cloud = server.cloud();
-    if !observed.settings.clouds.contains_key(&cloud) {
-        return refuse(
-            Reason::RegistryNotAllowed,
-            format!(
-                "{server} belongs to {cloud}, which the operator has not enabled; ask for it to be added to --clouds"
-            ),
-        );
-    }
     // What these fields narrow is not served yet: the wider credential is not given instead.
     if registry.repositories.is_some() {
         return refuse(

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{Attempt, Observed, Refusal, identity};
+use super::{Attempt, Observed, Refusal, identity, status};
 use crate::api::Reason;
 use crate::credential::{Cause, Hop, MintError};
 
@@ -14,7 +14,7 @@ pub(super) fn problem(
     attempt: &Attempt,
     now: Timestamp,
 ) -> (Refusal, bool) {
-    let error = told(observed, attempt.error);
+    let error = told(observed, host, attempt.error);
     let refusal = Refusal {
         reason: reason(error.cause),
         message: format!("{host}: {error}{}", presented(observed, &error)),
@@ -24,14 +24,15 @@ pub(super) fn problem(
 
 /// A registry does not say why it refuses a token; whoever asked for another audience than its own has likely
 /// brought it about.
-fn told(observed: &Observed<'_>, error: MintError) -> MintError {
+fn told(observed: &Observed<'_>, host: &str, error: MintError) -> MintError {
+    let is_other = || {
+        status::audience(observed, host).is_some_and(|audience| !audience.is_container_registry())
+    };
     match error.cause {
-        Cause::RegistryRefused if !observed.settings.audience.is_container_registry() => {
-            MintError {
-                cause: Cause::ArmTokenRefused,
-                ..error
-            }
-        }
+        Cause::RegistryRefused if is_other() => MintError {
+            cause: Cause::ArmTokenRefused,
+            ..error
+        },
         _ => error,
     }
 }

@@ -76,15 +76,11 @@ pub(super) fn identity(
         tenant_id,
         subject,
     } = applicant(observed)?;
-    let settings = observed.settings;
-    let authority = settings.clouds.get(&server.cloud());
     Ok(Identity {
-        authority: authority
-            .ok_or_else(|| assertion_error(Cause::NoAssertion))?
-            .clone(),
+        authority: server.authority().clone(),
         tenant_id,
         client_id,
-        audience: settings.audience.clone(),
+        audience: server.audience().clone(),
         subject,
     })
 }

@@ -23,14 +23,11 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use crate::api::{AcrCredential, Reason};
 use crate::credential::{
-    Audience, Authority, ClientId, Cloud, Federation, Identity, Lifetime, LoginServer, MintError,
-    TenantId,
+    ClientId, Clouds, Federation, Identity, Lifetime, LoginServer, MintError, TenantId,
 };
 
 pub use attempt::{Attempt, Attempts, Revision};
@@ -49,10 +46,8 @@ pub use status::{Note, State};
 pub struct Settings {
     /// Who may use the controller's identity, and for which registries.
     pub policy: Policy,
-    /// The enabled clouds and the authority of each.
-    pub clouds: BTreeMap<Cloud, Authority>,
-    /// The audience of Entra tokens.
-    pub audience: Audience,
+    /// The enabled clouds, with the authority and the audience of each.
+    pub clouds: Clouds,
     /// The controller's own identity, where it has one.
     pub controller: Option<(ClientId, TenantId)>,
     /// The audiences that an assertion of another `ServiceAccount` may have; the first is the default.

@@ -51,10 +51,12 @@ impl PolicyRule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Clouds;
 
     fn allows(rules: &[(&str, &str)], namespace: &str, server: &str) -> bool {
         let rules = rules.iter().map(|(ns, server)| PolicyRule::new(ns, server));
-        Policy::new(rules.collect()).allows(namespace, &server.parse().unwrap())
+        let server = Clouds::default().login_server(server).unwrap();
+        Policy::new(rules.collect()).allows(namespace, &server)
     }
 
     #[test]

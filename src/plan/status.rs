@@ -9,7 +9,7 @@ use super::{Observed, Plan, Refusal, identity, refresh, schedule};
 use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
 };
-use crate::credential::Lifetime;
+use crate::credential::{Audience, Lifetime};
 
 /// A process that finds a token knows when it was issued, not when it arrived: of the same credentials,
 /// times that differ by less than this are left as the status has them, or every restart would write all.
@@ -65,6 +65,12 @@ impl State {
     }
 }
 
+/// The audience that a registry is sent a token of.
+pub(super) fn audience(observed: &Observed<'_>, host: &str) -> Option<Audience> {
+    let server = observed.settings.clouds.login_server(host).ok()?;
+    Some(server.audience().clone())
+}
+
 /// The status that is true at `now`.
 pub(super) fn status(
     observed: &Observed<'_>,
@@ -74,7 +80,6 @@ pub(super) fn status(
     now: Timestamp,
 ) -> AcrCredentialStatus {
     let before = observed.object.status.clone().unwrap_or_default();
-    let audience = observed.settings.audience.as_str();
     let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
     let is_refreshed =
         plan.blocked.is_none() && observed.refused.is_none() && !observed.object.spec.suspend;
@@ -82,7 +87,9 @@ pub(super) fn status(
         .iter()
         .map(|registry| RegistryStatus {
             server: registry.server.clone(),
-            audience: registry.is_entitled.then(|| audience.to_owned()),
+            audience: audience(observed, &registry.server)
+                .filter(|_| registry.is_entitled)
+                .map(|audience| audience.as_str().to_owned()),
             expires_at: registry.lifetime.map(|lifetime| seconds(lifetime.end)),
             reason: registry_reason(observed, plan, registry, now).to_string(),
         })

@@ -4,6 +4,7 @@
 
 mod clouds;
 mod crashes;
+mod custom_cloud;
 mod distrust;
 mod drift;
 mod error_codes;

@@ -1,23 +1,10 @@
 //! The program: how it starts, what it shows, how it stops, and what it never says.
 
-use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use tokio::process::Command;
+use anyhow::Context as _;
 
-use crate::harness::{Program, Scanner, Scene, acrcred, manifest, run};
-
-async fn refuses(command: &mut Command) -> Result<String> {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().await?;
-    let text = String::from_utf8(stderr)?;
-    ensure!(!status.success() && stdout.is_empty(), "it started: {text}");
-    Ok(text)
-}
+use crate::harness::{Program, Scanner, Scene, acrcred, manifest, refuses, run};
 
 #[test]
 fn a_start_that_cannot_work_ends_with_one_line_that_says_what_to_set() {

@@ -1,11 +1,16 @@
 //! Several registries in one Secret, and what each accepts.
 
-use acrcred::credential::Audience;
+use acrcred::credential::{Audience, Clouds};
 use azure_emulator::registry::ArmAuth;
 use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::harness::{Scene, Tuning, condition, manifest, run};
+
+/// As `--registry-audience` has it.
+fn resource_manager(clouds: Clouds) -> Clouds {
+    clouds.with_audience(&Audience::new("https://management.azure.com/"))
+}
 
 #[test]
 fn a_changed_spec_mints_only_for_the_registry_that_changed() {
@@ -96,7 +101,7 @@ fn a_registry_without_authentication_as_arm_takes_the_registry_audience_only() {
 
         // The negative control: the same identity, the Resource Manager's audience.
         let mut tuning = Tuning::of(&scene);
-        tuning.audience = Audience::new("https://management.azure.com/");
+        tuning.clouds = resource_manager(tuning.clouds);
         let _acrcred = scene.start_tuned(tuning).await?;
         objects
             .create_ready(&manifest("fabrikam", &[&fabrikam]))
@@ -116,7 +121,7 @@ fn a_registry_that_disables_authentication_as_arm_is_named_and_the_old_credentia
         let scene = Scene::with_own_time("arm-off").await?;
         let fabrikam = scene.registry("fabrikam").await?;
         let mut tuning = Tuning::of(&scene);
-        tuning.audience = Audience::new("https://management.azure.com/");
+        tuning.clouds = resource_manager(tuning.clouds);
         let _acrcred = scene.start_tuned(tuning).await?;
         let objects = scene.objects();
         objects.create_ready(&manifest("acr", &[&fabrikam])).await?;

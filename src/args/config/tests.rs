@@ -1,3 +1,5 @@
+mod clouds;
+
 use clap::{CommandFactory, Parser};
 
 use super::*;
@@ -33,12 +35,10 @@ const READABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 #[test]
 fn nothing_set_is_a_safe_configuration() {
     let config = configured(&[], &[]).unwrap();
-    let public = Cloud::AzurePublicCloud;
-    assert_eq!(config.clouds, [(public, public.default_authority())].into());
+    assert_eq!(config.clouds, Clouds::default());
     assert_eq!(config.controller_identity, None);
     assert!(config.allow_controller_identity.is_empty());
     assert!(config.secret_metadata_prefixes.is_empty());
-    assert_eq!(config.registry_audience, Audience::default());
     assert!((config.refresh_fraction - 0.5).abs() < f64::EPSILON);
     assert_eq!(config.token_cache_max_life, SignedDuration::from_hours(24));
     assert_eq!(config.sweep_interval, SignedDuration::from_mins(10));
@@ -114,7 +114,7 @@ fn values_are_taken_with_their_units() {
         config.log_filter,
         "warn,acrcred::azure=debug".parse().unwrap()
     );
-    assert_eq!(config.registry_audience.scope(), "api://x/.default");
+    assert_eq!(clouds::scopes(&config), ["api://x/.default"]);
     assert_eq!(config.selector, "shard in (a, b),!test");
 }
 
@@ -236,47 +236,6 @@ fn an_empty_list_never_means_everything() {
     .unwrap();
     assert!(nobody.allow_controller_identity.is_empty());
     assert!(nobody.secret_metadata_prefixes.is_empty());
-}
-
-#[test]
-fn the_authority_picks_the_cloud_and_overrides_only_there() {
-    let authorities = |flags: &[&str], host| -> Vec<(Cloud, String)> {
-        let config = configured(flags, &[("AZURE_AUTHORITY_HOST", host)]).unwrap();
-        let clouds = config.clouds.into_iter();
-        clouds
-            .map(|(cloud, authority)| (cloud, authority.host().to_owned()))
-            .collect()
-    };
-    let (public, china) = (Cloud::AzurePublicCloud, Cloud::AzureChinaCloud);
-    assert_eq!(
-        authorities(&[], "https://login.partner.microsoftonline.cn/"),
-        [(china, "login.partner.microsoftonline.cn".to_owned())]
-    );
-    assert_eq!(
-        authorities(
-            &["--clouds=AzureChinaCloud,AzurePublicCloud"],
-            "https://login.windows.net"
-        ),
-        [
-            (public, "login.windows.net".to_owned()),
-            (china, "login.chinacloudapi.cn".to_owned())
-        ]
-    );
-    assert_eq!(
-        authorities(&["--clouds=AzureChinaCloud"], "https://login.windows.net"),
-        [(china, "login.chinacloudapi.cn".to_owned())]
-    );
-    for host in [
-        "https://evil.example/",
-        "login.microsoftonline.com",
-        "https://adfs.contoso.com/adfs",
-    ] {
-        let message = message(&[], &[("AZURE_AUTHORITY_HOST", host)]);
-        assert!(
-            message.starts_with("AZURE_AUTHORITY_HOST cannot be used: "),
-            "{message}"
-        );
-    }
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn a_role_gets_a_quarter_of_an_hour_to_spread_also_after_an_outage() {
 #[test]
 fn resource_manager_tokens_that_a_registry_refuses_are_named() {
     let mut world = World::of(&[CONTOSO]);
-    world.settings.audience = Audience::new("https://management.azure.com/");
+    world.ask_for("https://management.azure.com/");
     world.look_failing(no_role());
     assert_eq!(
         conditions(world.status())[0],

@@ -47,6 +47,43 @@ fn each_cloud_has_its_authority_and_all_the_same_audience() {
 }
 
 #[test]
+fn a_custom_cloud_has_an_authority_and_an_audience_of_its_own() {
+    let mut world = World::of(&["contoso.azurecr.pr", CONTOSO]);
+    let custom = EnabledCloud {
+        suffix: "azurecr.pr".parse().unwrap(),
+        authority: Authority::custom("https://login.cloud.private/").unwrap(),
+        audience: Audience::new("https://management.cloud.private"),
+    };
+    world.settings.clouds = Clouds::from_iter([custom, Cloud::AzurePublicCloud.into()]);
+    let plan = world.plan();
+    let mints = plan.mints().map(|mint| &mint.identity);
+    let asked: Vec<_> = mints
+        .map(|i| (i.authority.host(), i.audience.as_str()))
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            ("login.cloud.private", "https://management.cloud.private"),
+            ("login.microsoftonline.com", Audience::CONTAINER_REGISTRY)
+        ]
+    );
+    world.look();
+    let told = world
+        .status()
+        .registries
+        .iter()
+        .map(|r| r.audience.as_deref());
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [
+            Some("https://management.cloud.private"),
+            Some(Audience::CONTAINER_REGISTRY)
+        ]
+    );
+}
+
+#[test]
 fn the_first_credential_creates_the_secret() {
     let mut world = World::of(&[CONTOSO]);
     let look = world.look();
@@ -155,7 +192,8 @@ fn a_controller_without_identity_mints_nothing_and_says_so() {
         let mut world = World::of(&[CONTOSO]);
         break_it(&mut world);
         let look = world.look();
-        let failed = Decision::Fail(CONTOSO.parse().unwrap(), no_assertion);
+        let server = Clouds::default().login_server(CONTOSO).unwrap();
+        let failed = Decision::Fail(server, no_assertion);
         assert_eq!(look.plan.registries, [(CONTOSO.to_owned(), failed)]);
         assert_eq!(
             conditions(world.status()),
@@ -194,8 +232,7 @@ fn one_rotation_leaves_the_other_token_alone() {
 fn another_identity_mints_anew_and_another_replica_does_not() {
     for (change, mints) in [
         (
-            (|w| w.settings.audience = Audience::new("https://management.azure.com"))
-                as fn(&mut World),
+            (|w| w.ask_for("https://management.azure.com")) as fn(&mut World),
             true,
         ),
         (

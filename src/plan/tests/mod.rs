@@ -14,6 +14,8 @@ mod suspend;
 mod tampering;
 mod world;
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
@@ -23,7 +25,10 @@ use crate::api::{
     ADOPT_ANNOTATION, AcrCredentialStatus, ConditionType, KIND, MANAGED_BY_LABEL,
     MINTED_ANNOTATION, OWNER_UID_ANNOTATION, Registry, SecretTemplate,
 };
-use crate::credential::{Cause, Class, DockerConfig, Failure, Hop, Token, When, catalogue};
+use crate::credential::{
+    Audience, Authority, Cause, Class, Cloud, DockerConfig, EnabledCloud, Failure, Hop, Token,
+    When, catalogue,
+};
 use world::{Look, World};
 
 const CONTOSO: &str = "contoso.azurecr.io";

@@ -82,7 +82,7 @@ const EVENTS: [fn(&mut World, &mut Dice); 25] = [
         annotations.insert(crate::api::REFRESH_ANNOTATION.into(), value.into());
         w.refresh = RefreshRequest::of(&w.object, w.refresh.as_ref(), |_| now);
     },
-    |w, _| w.settings.audience = Audience::new("https://management.azure.com"),
+    |w, _| w.ask_for("https://management.azure.com"),
     |w, _| {
         w.edit(|spec| {
             spec.attach = Some(crate::api::Attach {

@@ -80,10 +80,7 @@ impl World {
             object,
             settings: Settings {
                 policy: Policy::new(vec![PolicyRule::new("demo", "*")]),
-                clouds: Cloud::ALL
-                    .map(|cloud| (cloud, cloud.default_authority()))
-                    .into(),
-                audience: Audience::default(),
+                clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
                 controller: Some((client, tenant)),
                 impersonation_audiences: vec![
                     "api://AzureCRTokenExchange".into(),
@@ -141,6 +138,12 @@ impl World {
     pub fn restart(&mut self) {
         self.attempts.clear();
         self.known.clear();
+    }
+
+    /// The operator sets `--registry-audience`.
+    pub fn ask_for(&mut self, audience: &str) {
+        let clouds = self.settings.clouds.clone();
+        self.settings.clouds = clouds.with_audience(&Audience::new(audience));
     }
 
     /// The user changes the spec.

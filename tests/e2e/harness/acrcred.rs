@@ -1,13 +1,12 @@
 //! acrcred in this process: the same code as the program, with the test's clock and namespace.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{Controller, ControllerOptions};
-use acrcred::credential::{Audience, Cloud, TenantId};
+use acrcred::credential::{Cloud, Clouds, EnabledCloud, TenantId};
 use acrcred::plan::{Policy, PolicyRule, Settings};
 use acrcred::process::{Metrics, Readiness};
 use anyhow::Result;
@@ -20,8 +19,7 @@ use super::{CONTROLLER, Scene, soon};
 /// What a test may want otherwise.
 pub struct Tuning {
     pub policy: Vec<(String, String)>,
-    pub clouds: Vec<Cloud>,
-    pub audience: Audience,
+    pub clouds: Clouds,
     pub impersonation_audiences: Vec<String>,
     pub default_tenant_id: Option<TenantId>,
     pub sweep_interval: SignedDuration,
@@ -48,8 +46,7 @@ impl Tuning {
     pub fn of(scene: &Scene) -> Self {
         Self {
             policy: vec![(scene.namespace.clone(), "*".into())],
-            clouds: Cloud::ALL.to_vec(),
-            audience: Audience::default(),
+            clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
             impersonation_audiences: vec!["api://AzureCRTokenExchange".into()],
             default_tenant_id: None,
             sweep_interval: SignedDuration::from_mins(10),
@@ -77,16 +74,11 @@ impl Scene {
             .policy
             .iter()
             .map(|(ns, server)| PolicyRule::new(ns, server));
-        let authorities = tuning
-            .clouds
-            .iter()
-            .map(|cloud| (*cloud, cloud.default_authority()));
         let controller = Controller::new(ControllerOptions {
             client: self.client(&tuning).await?,
             settings: Settings {
                 policy: Policy::new(rules.collect()),
-                clouds: authorities.collect::<BTreeMap<_, _>>(),
-                audience: tuning.audience,
+                clouds: tuning.clouds,
                 controller: Some((self.client_id.parse()?, self.tenant_id.parse()?)),
                 impersonation_audiences: tuning.impersonation_audiences,
                 default_tenant_id: tuning.default_tenant_id,

@@ -25,7 +25,7 @@ pub use acrcred::{Acrcred, Tuning};
 pub use crane::Crane;
 pub use impersonation::{allow_impersonation_in, token_request};
 pub use objects::{Objects, condition, manifest};
-pub use program::{Program, acrcred};
+pub use program::{Program, acrcred, refuses};
 pub use puller::Puller;
 pub use scanner::Scanner;
 pub use scene::{CONTROLLER, Scene, TestRegistry};

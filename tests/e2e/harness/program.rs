@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,6 +25,18 @@ pub fn acrcred() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acrcred"));
     command.env_clear().kill_on_drop(true).stdin(Stdio::null());
     command
+}
+
+/// Waits for the end of a program that must not start; returns what it said.
+pub async fn refuses(command: &mut Command) -> Result<String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().await?;
+    let text = String::from_utf8(stderr)?;
+    ensure!(!status.success() && stdout.is_empty(), "it started: {text}");
+    Ok(text)
 }
 
 impl Program {

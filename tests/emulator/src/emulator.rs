@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::process::ChildStdin;
 use tokio::runtime::Runtime;
 
+use crate::cloud::Cloud;
 use crate::core::Core;
 use crate::fault::{Fault, FaultId};
 use crate::journal::{Connect, Counter, Entry, Filter};
@@ -120,6 +121,11 @@ impl Emulator {
     /// Changes the state; an impossible result is refused and nothing changes.
     pub fn update<R>(&self, change: impl FnOnce(&mut State) -> R) -> anyhow::Result<R> {
         self.core.update(change)
+    }
+
+    /// Adds a cloud, or replaces the one with the same name.
+    pub fn add_cloud(&self, cloud: Cloud) -> anyhow::Result<()> {
+        self.update(|state| state.put_cloud(cloud))
     }
 
     /// Adds a cluster, or replaces the one with the same issuer.

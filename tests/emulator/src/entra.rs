@@ -24,7 +24,7 @@ const NO_RESOURCE: [&str; 3] = ["openid", "offline_access", "profile"];
 /// Answers a request to an authority.
 pub async fn serve(
     core: &Core,
-    cloud: Cloud,
+    cloud: &Cloud,
     entry: &mut Entry,
     request: Request<Incoming>,
 ) -> anyhow::Result<Reply> {
@@ -41,7 +41,7 @@ pub async fn serve(
 
 async fn token(
     core: &Core,
-    cloud: Cloud,
+    cloud: &Cloud,
     tenant: &str,
     entry: &mut Entry,
     request: Request<Incoming>,
@@ -106,7 +106,7 @@ fn note(entry: &mut Entry, form: &Form) {
 /// The checks in Entra's order; the first that fails answers.
 async fn grant(
     core: &Core,
-    cloud: Cloud,
+    cloud: &Cloud,
     tenant: &str,
     is_form: bool,
     form: &Form,
@@ -134,7 +134,7 @@ async fn grant(
     entry.tenant = Some(tenant.tenant_id.clone());
     entry.identity = Some(identity.object_id());
     federation::check(core, &identity, assertion).await?;
-    let resource = find_resource(&tenant, form)?;
+    let resource = find_resource(cloud, &tenant, form)?;
     let lifetime = lifetime(core, &identity);
     let token = mint(
         core,
@@ -162,7 +162,7 @@ fn missing(parameter: &str) -> EntraError {
 
 fn find_tenant(
     state: &crate::state::State,
-    cloud: Cloud,
+    cloud: &Cloud,
     name: &str,
 ) -> Result<Tenant, EntraError> {
     let sound = !name.is_empty()
@@ -175,7 +175,9 @@ fn find_tenant(
         );
         return Err(EntraError::new(900_023, text));
     }
-    let found = state.tenant(name).filter(|tenant| tenant.cloud == cloud);
+    let found = state
+        .tenant(name)
+        .filter(|tenant| tenant.cloud == cloud.name);
     found.cloned().ok_or_else(|| {
         EntraError::new(
             90_002,
@@ -226,7 +228,7 @@ fn find_assertion(form: &Form) -> Result<&str, EntraError> {
         .ok_or_else(absent)
 }
 
-fn find_resource(tenant: &Tenant, form: &Form) -> Result<String, EntraError> {
+fn find_resource(cloud: &Cloud, tenant: &Tenant, form: &Form) -> Result<String, EntraError> {
     let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
     let mut wanted: Vec<&str> = scope
         .split_whitespace()
@@ -255,7 +257,7 @@ fn find_resource(tenant: &Tenant, form: &Form) -> Result<String, EntraError> {
             )
         });
     };
-    match status_of(tenant, resource) {
+    match status_of(cloud, tenant, resource) {
         ResourceStatus::Enabled => Ok(resource.to_owned()),
         ResourceStatus::Disabled => Err(EntraError::new(
             50_001,
@@ -271,14 +273,16 @@ fn find_resource(tenant: &Tenant, form: &Form) -> Result<String, EntraError> {
     }
 }
 
-fn status_of(tenant: &Tenant, resource: &str) -> ResourceStatus {
-    let same = |id: &str| id.trim_end_matches('/') == resource.trim_end_matches('/');
-    let listed = tenant.resources.iter().find(|r| same(&r.id));
-    let built_in =
-        same(REGISTRY_AUDIENCE) || tenant.cloud.resource_manager().iter().any(|id| same(id));
-    match listed {
+fn status_of(cloud: &Cloud, tenant: &Tenant, resource: &str) -> ResourceStatus {
+    let resource = resource.trim_end_matches('/');
+    let mut listed = tenant.resources.iter();
+    match listed.find(|r| r.id.trim_end_matches('/') == resource) {
         Some(resource) => resource.status,
-        None if built_in => ResourceStatus::Enabled,
+        None if resource == REGISTRY_AUDIENCE && cloud.knows_registry_audience => {
+            ResourceStatus::Enabled
+        }
+        None if resource == REGISTRY_AUDIENCE => ResourceStatus::Disabled,
+        None if cloud.is_resource_manager(resource) => ResourceStatus::Enabled,
         None => ResourceStatus::Missing,
     }
 }
@@ -324,7 +328,7 @@ fn mint(
     core.keys.sign(KeyName::Entra, &claims)
 }
 
-fn discovery(core: &Core, cloud: Cloud, segments: &[&str], entry: &mut Entry) -> Reply {
+fn discovery(core: &Core, cloud: &Cloud, segments: &[&str], entry: &mut Entry) -> Reply {
     let authority = format!("https://{}", entry.host);
     let document = match segments {
         [tenant, "v2.0", ".well-known", "openid-configuration"] => json!({
@@ -343,17 +347,17 @@ fn discovery(core: &Core, cloud: Cloud, segments: &[&str], entry: &mut Entry) ->
             "metadata": [{
                 "preferred_network": entry.host,
                 "preferred_cache": entry.host,
-                "aliases": cloud.authorities(),
+                "aliases": cloud.authorities,
             }],
         }),
         ["metadata", "endpoints"] => json!([{
-            "name": cloud,
+            "name": cloud.name,
             "authentication": {
                 "loginEndpoint": authority,
-                "audiences": cloud.resource_manager(),
+                "audiences": cloud.resource_manager,
                 "tenant": "common",
             },
-            "suffixes": {"acrLoginServer": cloud.registry_suffix()},
+            "suffixes": {"acrLoginServer": cloud.registry_suffix},
         }]),
         _ => return not_found(entry),
     };

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::cloud::{Cloud, REGISTRY_AUDIENCE};
+use crate::cloud::REGISTRY_AUDIENCE;
 use crate::core::Core;
 use crate::journal::Entry;
 use crate::jwt::Parsed;
@@ -12,7 +12,7 @@ use crate::oauth::OauthRequest;
 use crate::random::guid;
 use crate::reply::{Reply, acr_error, json as json_reply, unauthorized};
 use crate::roles::Rights;
-use crate::state::{ArmAuth, Identity, REFRESH_TOKEN_LIFETIME, Registry};
+use crate::state::{ArmAuth, Identity, REFRESH_TOKEN_LIFETIME, Registry, State};
 
 /// `iss` of the registry's own tokens.
 pub const ISSUER: &str = "Azure Container Registry";
@@ -112,9 +112,9 @@ fn judge(
     {
         return Err("the access token is from another tenant");
     }
-    check_audience(registry, &source)?;
     let client_id = source.text("appid").unwrap_or_default();
     let state = core.state.read().unwrap();
+    check_audience(&state, registry, &source)?;
     let identity = state.identity(client_id).filter(|i| i.enabled);
     let identity = identity
         .cloned()
@@ -123,11 +123,11 @@ fn judge(
     Ok((source, identity))
 }
 
-fn check_audience(registry: &Registry, source: &Parsed) -> Result<(), &'static str> {
+fn check_audience(state: &State, registry: &Registry, source: &Parsed) -> Result<(), &'static str> {
     let audience = source.text("aud").unwrap_or_default().trim_end_matches('/');
-    let resource_manager = [Cloud::Public, Cloud::UsGovernment, Cloud::China]
-        .iter()
-        .any(|cloud| cloud.resource_manager().contains(&audience));
+    let resource_manager = state
+        .all_clouds()
+        .any(|cloud| cloud.is_resource_manager(audience));
     match registry.arm_auth {
         _ if audience == REGISTRY_AUDIENCE || audience == REGISTRY_APP_ID => Ok(()),
         ArmAuth::Enabled if resource_manager => Ok(()),

@@ -26,7 +26,7 @@ struct Args {
     /// Address of the control listener, which has no authentication; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     control_listen: SocketAddr,
-    /// JSON file with clusters, tenants, identities, registries and role assignments.
+    /// JSON file with clouds, clusters, tenants, identities, registries and role assignments.
     #[arg(long)]
     state: Option<PathBuf>,
     /// Where to write the CA's certificate.

@@ -20,7 +20,7 @@ use crate::v2;
 /// Answers a request to `host`, the name that the client asked the proxy for. `Err` closes the connection without an answer.
 pub async fn answer(core: &Core, host: &str, request: Request<Incoming>) -> anyhow::Result<Reply> {
     let begin = Instant::now();
-    let cloud = Cloud::of_authority(host);
+    let cloud = core.state.read().unwrap().cloud_of_authority(host).cloned();
     let listener = if cloud.is_some() {
         Listener::Login
     } else {
@@ -38,7 +38,7 @@ pub async fn answer(core: &Core, host: &str, request: Request<Incoming>) -> anyh
     entry.user_agent = header(USER_AGENT).map(str::to_owned);
     let asked = header(HOST).unwrap_or_default();
     let answer = if asked.trim_end_matches(":443").eq_ignore_ascii_case(host) {
-        route(core, cloud, &mut entry, request).await
+        route(core, cloud.as_ref(), &mut entry, request).await
     } else {
         Ok(with_type(
             StatusCode::MISDIRECTED_REQUEST,
@@ -62,7 +62,7 @@ pub async fn answer(core: &Core, host: &str, request: Request<Incoming>) -> anyh
 
 async fn route(
     core: &Core,
-    cloud: Option<Cloud>,
+    cloud: Option<&Cloud>,
     entry: &mut Entry,
     request: Request<Incoming>,
 ) -> anyhow::Result<Reply> {

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, PUBLIC};
 use crate::jwt::{Jwk, sha256};
 use crate::random::guid_of;
 use crate::roles::Role;
@@ -25,6 +25,8 @@ pub const ASSERTION_SKEW: i64 = 300;
 pub struct State {
     /// What holds for all tenants and registries.
     pub settings: Settings,
+    /// Clouds beside the national ones.
+    pub clouds: Vec<Cloud>,
     /// Issuers of assertions and where their keys are.
     pub clusters: Vec<Cluster>,
     /// Entra tenants.
@@ -103,7 +105,7 @@ pub enum JwksSource {
 }
 
 /// An Entra tenant.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tenant {
     /// Its GUID.
@@ -111,12 +113,23 @@ pub struct Tenant {
     /// Verified domains, each as good as the GUID in a URL.
     #[serde(default)]
     pub domains: Vec<String>,
-    /// Which cloud's authority knows it.
-    #[serde(default)]
-    pub cloud: Cloud,
+    /// Name of the cloud whose authority knows it.
+    #[serde(default = "public_cloud")]
+    pub cloud: String,
     /// Resources beside, or instead of, those of its cloud (registry and Resource Manager).
     #[serde(default)]
     pub resources: Vec<Resource>,
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self {
+            tenant_id: String::new(),
+            domains: Vec::new(),
+            cloud: public_cloud(),
+            resources: Vec::new(),
+        }
+    }
 }
 
 /// Something that tokens can be requested for.
@@ -315,6 +328,10 @@ pub struct Condition {
 
 fn yes() -> bool {
     true
+}
+
+fn public_cloud() -> String {
+    PUBLIC.to_owned()
 }
 
 fn federation_audience() -> String {

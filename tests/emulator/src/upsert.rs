@@ -13,6 +13,12 @@ const LONGEST_FIELD: usize = 600;
 const MOST_CREDENTIALS: usize = 20;
 
 impl State {
+    /// Adds a cloud, or replaces the one with the same name.
+    pub fn put_cloud(&mut self, cloud: Cloud) {
+        self.clouds.retain(|c| c.name != cloud.name);
+        self.clouds.push(cloud);
+    }
+
     /// Adds a cluster, or replaces the one with the same issuer.
     pub fn put_cluster(&mut self, cluster: Cluster) {
         self.clusters.retain(|c| c.issuer != cluster.issuer);
@@ -66,15 +72,54 @@ impl State {
         self.registries.iter().find(|r| r.serves(host))
     }
 
+    /// Every cloud that exists.
+    pub fn all_clouds(&self) -> impl Iterator<Item = &Cloud> {
+        Cloud::national().iter().chain(&self.clouds)
+    }
+
+    /// The cloud whose authority answers under that host name.
+    pub fn cloud_of_authority(&self, host: &str) -> Option<&Cloud> {
+        self.all_clouds()
+            .find(|cloud| cloud.authorities.iter().any(|name| name == host))
+    }
+
     /// Whether that host exists, as if by DNS.
     pub fn resolves(&self, host: &str) -> bool {
-        Cloud::of_authority(host).is_some() || self.registry(host).is_some()
+        self.cloud_of_authority(host).is_some() || self.registry(host).is_some()
     }
 
     /// Refuses what Azure would refuse to store, and what cannot work here.
     pub fn check(&self) -> anyhow::Result<()> {
+        self.check_clouds()?;
         self.identities.iter().try_for_each(check_identity)?;
+        for host in self.registries.iter().flat_map(|r| &r.login_servers) {
+            ensure!(
+                is_host(host) && self.cloud_of_authority(host).is_none(),
+                "login server {host:?} is not a lower-case host name"
+            );
+        }
         self.registries.iter().try_for_each(check_registry)
+    }
+
+    fn check_clouds(&self) -> anyhow::Result<()> {
+        for host in self.clouds.iter().flat_map(|cloud| &cloud.authorities) {
+            let clouds = self.all_clouds();
+            let answering = clouds.flat_map(|cloud| &cloud.authorities);
+            ensure!(
+                is_host(host) && answering.filter(|name| *name == host).count() == 1,
+                "authority {host:?} is not a lower-case host name of one cloud"
+            );
+        }
+        for tenant in &self.tenants {
+            let named = self.all_clouds().filter(|cloud| cloud.name == tenant.cloud);
+            ensure!(
+                named.count() == 1,
+                "tenant {} is in the cloud {:?}, of which there is not exactly one",
+                tenant.tenant_id,
+                tenant.cloud
+            );
+        }
+        Ok(())
     }
 }
 
@@ -112,14 +157,12 @@ fn check_registry(registry: &Registry) -> anyhow::Result<()> {
         !registry.login_servers.is_empty(),
         "a registry needs a login server"
     );
-    for host in &registry.login_servers {
-        let plain = host
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-'));
-        ensure!(
-            plain && host.contains('.') && Cloud::of_authority(host).is_none(),
-            "login server {host:?} is not a lower-case host name"
-        );
-    }
     Ok(())
+}
+
+fn is_host(text: &str) -> bool {
+    text.contains('.')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-'))
 }

@@ -171,6 +171,20 @@ impl Bed {
         scope: &str,
         assertion: &str,
     ) -> Response {
+        let public = "login.microsoftonline.com";
+        self.entra_at(public, tenant, client_id, scope, assertion)
+            .await
+    }
+
+    /// Asks the authority of another cloud.
+    pub async fn entra_at(
+        &self,
+        authority: &str,
+        tenant: &str,
+        client_id: &str,
+        scope: &str,
+        assertion: &str,
+    ) -> Response {
         let form = [
             ("client_id", client_id),
             ("scope", scope),
@@ -181,7 +195,7 @@ impl Bed {
             ),
             ("client_assertion", assertion),
         ];
-        let url = format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+        let url = format!("https://{authority}/{tenant}/oauth2/v2.0/token");
         self.http.post(url).form(&form).send().await.unwrap()
     }
 

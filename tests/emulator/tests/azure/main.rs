@@ -2,6 +2,7 @@
 //! protocol notes; every refusal stands beside the same request accepted.
 
 mod bed;
+mod clouds;
 mod entra;
 mod exchange;
 mod faults;
