@@ -47,7 +47,7 @@ pub(super) static STATUSES: &[Failure] = &[
 #[rustfmt::skip]
 pub(super) static OTHERS: &[Failure] = &[
     row(Other("401 of the registry, and its token was for another audience (`--registry-audience`, `AZURE_ENVIRONMENT_FILEPATH`)"), ArmTokenRefused, Propagation,
-        "the registry refused a token for another audience than its own, as one with authentication-as-arm disabled does (az acr config authentication-as-arm show)",
+        "the registry refused a token for another audience, as one with authentication-as-arm disabled does (az acr config authentication-as-arm show)",
         Who::Operator,
         "unset --registry-audience, or set the cloud's own; if it is enabled, the identity needs a role: az role assignment create --role AcrPull"),
     row(Other("no connection, or no answer within 10 s"), Unavailable, Retryable,
