@@ -130,6 +130,26 @@ async fn a11_the_firewall_denies() {
 }
 
 #[tokio::test]
+async fn a16_the_kubelets_old_grant_counts_as_well() {
+    let bed = Bed::new().await;
+    let entra = bed.entra_token(REGISTRY_SCOPE).await;
+    let url = format!("https://{}/oauth2/exchange", bed.host);
+    let ask = async |grant: &str| {
+        // The kubelet's provider puts the same token into both fields.
+        let form = [
+            ("grant_type", grant),
+            ("service", bed.host.as_str()),
+            ("access_token", entra.as_str()),
+            ("refresh_token", entra.as_str()),
+        ];
+        bed.http.post(&url).form(&form).send().await.unwrap()
+    };
+    let refresh = field(ask("access_token_refresh_token").await, "refresh_token").await;
+    assert_eq!(bed.token(&refresh, "repository:a:pull").await.status(), 200);
+    assert_eq!(ask("password").await.status(), 400);
+}
+
+#[tokio::test]
 async fn a31_all_login_servers_of_a_registry_serve() {
     let bed = Bed::new().await;
     let regional = bed.host.replace(".azurecr.io", ".eastus.geo.azurecr.io");
