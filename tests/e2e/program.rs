@@ -52,6 +52,7 @@ fn help_and_version_are_there() {
         for word in [
             "--allow-controller-identity",
             "AZURE_FEDERATED_TOKEN_FILE",
+            "AZURE_ENVIRONMENT_FILEPATH",
             "--clouds",
         ] {
             assert!(help.contains(word), "{help}");
