@@ -54,6 +54,8 @@ pub enum Reason {
     /// The registry refused a token for another audience than its own; likely authentication-as-arm is
     /// disabled.
     ArmAuthenticationDisabled,
+    /// The registry does not let the identity pull every repository that the object names.
+    InsufficientScope,
     /// An upstream asked us to wait.
     Throttled,
     /// An upstream cannot be reached or fails.
@@ -82,7 +84,7 @@ impl ConditionType {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Issued,
         Self::Suspended,
         Self::Progressing,
@@ -100,6 +102,7 @@ impl Reason {
         Self::EntraRefused,
         Self::RegistryRefused,
         Self::ArmAuthenticationDisabled,
+        Self::InsufficientScope,
         Self::Throttled,
         Self::UpstreamUnavailable,
         Self::MalformedAnswer,
@@ -126,6 +129,7 @@ impl Reason {
             Self::EntraRefused => "EntraRefused",
             Self::RegistryRefused => "RegistryRefused",
             Self::ArmAuthenticationDisabled => "ArmAuthenticationDisabled",
+            Self::InsufficientScope => "InsufficientScope",
             Self::Throttled => "Throttled",
             Self::UpstreamUnavailable => "UpstreamUnavailable",
             Self::MalformedAnswer => "MalformedAnswer",

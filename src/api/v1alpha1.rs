@@ -76,8 +76,9 @@ pub struct Registry {
     )]
     pub server: String,
 
-    /// Limits the credential to pulling these repositories, 1 to 64, each named in full. Absent: every
-    /// repository that the identity may use. Not served yet: an object that sets it is not minted for.
+    /// Limits the credential to pulling these repositories, 1 to 64, each named in full. Absent: everything
+    /// that the identity may do at the registry. Naming fewer takes the wider credential away at once;
+    /// naming more takes effect when the registry has granted all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(

@@ -1,6 +1,6 @@
 //! Hostile answers of Entra, of a registry, and of whatever stands in between.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::transport::{request_id, retry_after};
 use super::{entra, registry};
-use crate::credential::{Hop, MAX_LIFE, MintError, RETRY_AFTER_CAP};
-use crate::fuzzing::{config, json, jwt, number, text, time};
+use crate::credential::{Hop, MAX_LIFE, MintError, RETRY_AFTER_CAP, Repositories, Scope};
+use crate::fuzzing::{config, json, jwt, number, signed, text, time};
 
 /// A body that need not be JSON, or what one field should be.
 fn body(field: &'static str) -> impl Strategy<Value = Vec<u8>> {
@@ -22,6 +22,21 @@ fn body(field: &'static str) -> impl Strategy<Value = Vec<u8>> {
             format!(r#"{{"{field}":"{jwt}","expires_in":{number},"error_codes":[{number}]}}"#).into_bytes()
         }),
     ]
+}
+
+/// An entry of an `access` claim, more often right than not.
+fn entry() -> impl Strategy<Value = Value> {
+    let kind = prop_oneof![9 => Just("repository"), 1 => Just("registry")];
+    let name = prop_oneof![4 => Just("a"), 4 => Just("b/c"), 1 => Just("d")];
+    let actions = prop_oneof![
+        9 => Just(serde_json::json!(["pull"])),
+        1 => Just(serde_json::json!(["pull", "push"])),
+        1 => Just(serde_json::json!([])),
+        1 => json(),
+    ];
+    (kind, name, actions).prop_map(
+        |(kind, name, actions)| serde_json::json!({"type": kind, "name": name, "actions": actions}),
+    )
 }
 
 fn header() -> impl Strategy<Value = HeaderValue> {
@@ -55,6 +70,35 @@ proptest! {
     }
 
     #[test]
+    fn a_limited_token_that_is_taken_is_limited(
+        access in prop_oneof![
+            3 => vec(entry(), 0..4).prop_map(Value::from),
+            1 => json(),
+        ],
+        grant in prop_oneof![Just("access_token"), Just("refresh_token")],
+    ) {
+        let asked = Repositories::new(&["a".to_owned(), "b/c".to_owned()]).unwrap();
+        let claims = serde_json::json!({"exp": 2_000_000_000, "grant_type": grant, "access": access});
+        let token = signed(&claims.to_string());
+        let body = serde_json::json!({"access_token": token}).to_string();
+        let now = Timestamp::from_second(1_999_990_000).unwrap();
+        if let Ok(credential) = registry::granted_on(&asked, body.as_bytes(), now) {
+            let list = access.as_array().expect("a list");
+            let acts = |entry: &&Value| entry["actions"].as_array().is_some_and(|a| !a.is_empty());
+            for entry in list.iter().filter(acts) {
+                prop_assert_eq!(&entry["type"], "repository");
+                prop_assert!(["a", "b/c"].contains(&entry["name"].as_str().unwrap()));
+                prop_assert!(entry["actions"].as_array().unwrap().iter().all(|a| a == "pull"));
+            }
+            for name in ["a", "b/c"] {
+                prop_assert!(list.iter().filter(acts).any(|entry| entry["name"] == name));
+            }
+            prop_assert_eq!(grant, "access_token");
+            prop_assert!(Scope::Repositories(asked).covers(&credential.token));
+        }
+    }
+
+    #[test]
     fn the_sdk_gets_no_answer_of_entra_that_it_cannot_bear(body in body("access_token")) {
         if let Ok(rewritten) = entra::granted(&body) {
             let ours: Value = serde_json::from_slice(&rewritten).unwrap();
@@ -76,7 +120,7 @@ proptest! {
         wait in any::<Option<i64>>(),
     ) {
         let wait = wait.map(SignedDuration::from_secs);
-        for error in [entra::refused(status, &body, wait), MintError::registry(Hop::Exchange, status, wait)] {
+        for error in [entra::refused(status, &body, wait), MintError::registry(Hop::Token, status, wait)] {
             prop_assert_eq!(error.status, Some(status));
             prop_assert_eq!(error.retry_after.is_some(), wait.is_some());
             let bounds = SignedDuration::ZERO..=RETRY_AFTER_CAP;

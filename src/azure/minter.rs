@@ -1,19 +1,18 @@
 //! Mints credentials, sharing tokens between objects that may share them.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::assertion::AssertionSource;
 use super::cache::{Cache, Obtained};
+use super::eviction::Evictions;
 use super::floor::Floors;
 use super::transport::Transport;
 use super::{entra, registry};
 use crate::credential::{
-    Cause, Credential, Hop, Identity, JITTER_FRACTION, Lifetime, LoginServer, MintError, Token,
-    saturating_add,
+    Cause, Credential, Hop, Identity, JITTER_FRACTION, Lifetime, LoginServer, MintError,
+    Repositories, Scope, Token,
 };
 use crate::process::{Clock, Metrics};
 
@@ -22,8 +21,6 @@ const ENTRA_MARGIN: SignedDuration = SignedDuration::from_mins(5);
 /// A shared ACR token is handed on for the jitter window and this long: the time that the objects
 /// which came with the first need.
 const HANDOVER: SignedDuration = SignedDuration::from_secs(30);
-/// A registry's refusal evicts a shared Entra token at most this often.
-const EVICTION_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 
 /// What to mint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +29,8 @@ pub struct MintRequest {
     pub identity: Identity,
     /// Where to.
     pub server: LoginServer,
+    /// What for.
+    pub scope: Scope,
     /// A cached credential counts only if it began after this.
     pub newer_than: Option<Timestamp>,
     /// A cached credential counts only if it was received after this.
@@ -46,10 +45,12 @@ pub struct Minter {
     /// Bounds the age of shared tokens; zero shares none.
     cache_max_life: SignedDuration,
     entra_tokens: Cache<Identity>,
-    acr_tokens: Cache<(Identity, LoginServer)>,
+    refresh_tokens: Cache<(Identity, LoginServer)>,
+    access_tokens: Cache<(Identity, LoginServer, Repositories)>,
     entra_floors: Floors<Identity>,
     registry_floors: Floors<LoginServer>,
-    evicted: Mutex<HashMap<Identity, Timestamp>>,
+    entra_evictions: Evictions<Identity>,
+    refresh_evictions: Evictions<(Identity, LoginServer)>,
 }
 
 // === impl Minter ===
@@ -68,38 +69,87 @@ impl Minter {
             metrics,
             cache_max_life,
             entra_tokens: Cache::new(),
-            acr_tokens: Cache::new(),
+            refresh_tokens: Cache::new(),
+            access_tokens: Cache::new(),
             entra_floors: Floors::new(),
             registry_floors: Floors::new(),
-            evicted: Mutex::default(),
+            entra_evictions: Evictions::new(),
+            refresh_evictions: Evictions::new(),
         }
     }
 
-    /// An ACR refresh token for `request`, a shared one if there is a young one. The caller has checked
+    /// An ACR token for `request`, a shared one if there is a young one. The caller has checked
     /// that the object is entitled to it: a hot cache asks nobody.
     pub async fn mint(
         &self,
         request: &MintRequest,
         assertions: &dyn AssertionSource,
     ) -> Result<Credential, MintError> {
-        let MintRequest {
-            identity,
-            server,
-            newer_than,
-            received_after,
-        } = request;
-        let key = (identity.clone(), server.clone());
-        let usable = |held: &Credential| {
-            self.may_hand_over(&held.lifetime)
-                && newer_than.is_none_or(|bound| bound < held.lifetime.start)
-                && received_after.is_none_or(|bound| bound < held.received_at)
-        };
-        let fetch = self.exchange(identity, server, assertions);
-        let obtained = self
-            .acr_tokens
-            .get_or_fetch(&key, self.clock.now(), usable, fetch)
-            .await?;
+        let obtained = match &request.scope {
+            Scope::Registry => self.refresh_token(request, assertions).await,
+            Scope::Repositories(repositories) => {
+                let (identity, server) = (request.identity.clone(), request.server.clone());
+                let key = (identity, server, repositories.clone());
+                let usable = |held: &Credential| self.may_hand_over(held, request);
+                let fetch = self.access_token(request, repositories, assertions);
+                self.access_tokens
+                    .get_or_fetch(&key, self.clock.now(), usable, fetch)
+                    .await
+            }
+        }?;
         Ok(obtained.credential)
+    }
+
+    /// A token that is limited to `repositories`, for a refresh token that all limits share.
+    async fn access_token(
+        &self,
+        request: &MintRequest,
+        repositories: &Repositories,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Credential, MintError> {
+        let server = &request.server;
+        self.registry_floors.check(server, self.clock.now())?;
+        let refresh = self.refresh_token(request, assertions).await?;
+        let token = &refresh.credential.token;
+        let result = self.limit_once(server, repositories, token).await;
+        let refused = matches!(&result, Err(error) if error.cause == Cause::InsufficientScope);
+        let key = (request.identity.clone(), server.clone());
+        if !refused || refresh.fresh || !self.refresh_evictions.may(&key, self.clock.now()) {
+            return result;
+        }
+        // The shared token may predate a change of roles, or of the registry's mode, which ends all
+        // tokens (learn.microsoft.com, "Azure ABAC repository permissions"): one fresh token tells.
+        self.refresh_tokens.evict(&key, &token.digest()).await;
+        let refresh = self.refresh_token(request, assertions).await?;
+        self.limit_once(server, repositories, &refresh.credential.token)
+            .await
+    }
+
+    async fn limit_once(
+        &self,
+        server: &LoginServer,
+        repositories: &Repositories,
+        refresh_token: &Token,
+    ) -> Result<Credential, MintError> {
+        let now = || self.clock.now();
+        let call = registry::limit(&self.transport, server, repositories, refresh_token, now);
+        self.measured(Hop::Token, call)
+            .await
+            .map_err(|error| self.registry_floors.raise(server, error, self.clock.now()))
+    }
+
+    async fn refresh_token(
+        &self,
+        request: &MintRequest,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Obtained, MintError> {
+        let (identity, server) = (&request.identity, &request.server);
+        let key = (identity.clone(), server.clone());
+        let usable = |held: &Credential| self.may_hand_over(held, request);
+        let fetch = self.exchange(identity, server, assertions);
+        self.refresh_tokens
+            .get_or_fetch(&key, self.clock.now(), usable, fetch)
+            .await
     }
 
     async fn exchange(
@@ -112,7 +162,7 @@ impl Minter {
         let entra = self.entra_token(identity, assertions).await?;
         let result = self.exchange_once(server, &entra.credential.token).await;
         let refused = matches!(&result, Err(error) if error.cause == Cause::RegistryRefused);
-        if !refused || entra.fresh || !self.may_evict(identity) {
+        if !refused || entra.fresh || !self.entra_evictions.may(identity, self.clock.now()) {
             return result;
         }
         // The shared token may predate a change of roles: one fresh token tells.
@@ -185,9 +235,17 @@ impl Minter {
         result
     }
 
-    fn may_hand_over(&self, lifetime: &Lifetime) -> bool {
+    fn may_hand_over(&self, held: &Credential, request: &MintRequest) -> bool {
+        let lifetime = &held.lifetime;
         let window = lifetime.part(JITTER_FRACTION) + HANDOVER;
-        self.is_younger(lifetime, window) && lifetime.is_live(self.clock.now())
+        request
+            .newer_than
+            .is_none_or(|bound| bound < lifetime.start)
+            && request
+                .received_after
+                .is_none_or(|bound| bound < held.received_at)
+            && self.is_younger(lifetime, window)
+            && lifetime.is_live(self.clock.now())
     }
 
     fn may_use_entra(&self, lifetime: &Lifetime, limit: Option<SignedDuration>) -> bool {
@@ -199,16 +257,5 @@ impl Minter {
     fn is_younger(&self, lifetime: &Lifetime, than: SignedDuration) -> bool {
         let age = self.clock.now().duration_since(lifetime.start);
         age < than.min(self.cache_max_life)
-    }
-
-    fn may_evict(&self, identity: &Identity) -> bool {
-        let now = self.clock.now();
-        let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
-        evicted.retain(|_, at| now < saturating_add(*at, EVICTION_INTERVAL));
-        if evicted.contains_key(identity) {
-            return false;
-        }
-        evicted.insert(identity.clone(), now);
-        true
     }
 }

@@ -4,6 +4,7 @@
 mod assertion;
 mod cache;
 mod entra;
+mod eviction;
 mod floor;
 #[cfg(test)]
 mod fuzz;

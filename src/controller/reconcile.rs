@@ -118,7 +118,8 @@ impl Controller {
         let mints = plan.mints().map(|mint| async {
             let request = MintRequest {
                 identity: mint.identity.clone(),
-                server: mint.server.clone(),
+                server: mint.entitlement.server.clone(),
+                scope: mint.entitlement.scope.clone(),
                 newer_than: mint.newer_than,
                 received_after: mint.received_after,
             };

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use super::lifetime::payload;
-use super::{Authority, Digest, Lifetime, LoginServer, Token};
+use super::{Authority, Digest, Lifetime, LoginServer, Scope, Token};
 
 /// Whom an access token or assertion is for, without the `/.default` of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -217,15 +217,16 @@ impl Federation {
 impl Identity {
     /// Tells a change that needs a new token from one that does not. The UID is left out: Entra does
     /// not see it, and a reinstalled acrcred must not mint everything anew.
-    pub fn digest(&self, server: &LoginServer) -> Digest {
-        Digest::of_parts([
+    pub fn digest(&self, server: &LoginServer, scope: &Scope) -> Digest {
+        let parts = [
             self.authority.as_str(),
             self.tenant_id.as_str(),
             self.client_id.as_str(),
             self.audience.as_str(),
             &self.subject.name,
             server.as_str(),
-        ])
+        ];
+        Digest::of_parts(parts.into_iter().chain(scope.names()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::SignedDuration;
 
+use super::Missing;
 use super::catalogue::{Failure, LOOP_DETECTED};
 
 /// No `Retry-After` holds us back longer.
@@ -20,6 +21,8 @@ pub enum Hop {
     Entra,
     /// Entra token to ACR refresh token.
     Exchange,
+    /// ACR refresh token to one that is limited to repositories.
+    Token,
 }
 
 /// Which part of an assertion found no federated credential.
@@ -78,6 +81,10 @@ pub enum Cause {
     RegistryForbidden,
     /// The request itself was refused as malformed.
     RequestRefused,
+    /// The registry does not let the identity pull every repository that was asked for.
+    InsufficientScope,
+    /// The registry granted more than was asked for.
+    ExcessiveScope,
     /// Too many requests.
     Throttled,
     /// No connection, a timeout, or a server error.
@@ -116,6 +123,8 @@ pub struct MintError {
     pub code: Option<u32>,
     /// How long the upstream asked us to wait, at most [`RETRY_AFTER_CAP`].
     pub retry_after: Option<SignedDuration>,
+    /// The repositories that were asked for and not granted.
+    pub missing: Missing,
 }
 
 impl std::error::Error for MintError {}
@@ -129,6 +138,7 @@ impl Hop {
             Self::Assertion => "assertion",
             Self::Entra => "entra",
             Self::Exchange => "exchange",
+            Self::Token => "token",
         }
     }
 }
@@ -158,6 +168,8 @@ impl Cause {
             Self::ArmTokenRefused => "arm_token_refused",
             Self::RegistryForbidden => "registry_forbidden",
             Self::RequestRefused => "request_refused",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::ExcessiveScope => "excessive_scope",
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::Malformed => "malformed",
@@ -214,6 +226,7 @@ impl MintError {
             status: None,
             code: None,
             retry_after: None,
+            missing: Missing::default(),
         }
     }
 
@@ -270,6 +283,7 @@ impl fmt::Display for MintError {
             Hop::Assertion => "Assertion",
             Hop::Entra => "Microsoft Entra",
             Hop::Exchange => "Token exchange",
+            Hop::Token => "Repository token",
         };
         f.write_str(who)?;
         match (self.status, self.code) {

@@ -11,6 +11,7 @@ mod identity;
 mod lifetime;
 mod login_server;
 mod mint_error;
+mod scope;
 mod token;
 
 pub use catalogue::{Failure, When, Who, catalogue};
@@ -24,4 +25,5 @@ pub(crate) use lifetime::saturating_add;
 pub use lifetime::{Claims, ClaimsError, JITTER_FRACTION, Lifetime, MAX_LIFE};
 pub use login_server::{LoginServer, LoginServerError};
 pub use mint_error::{Cause, Class, Hop, MintError, Mismatch, RETRY_AFTER_CAP};
+pub use scope::{Granted, Missing, Repositories, RepositoriesError, Scope};
 pub use token::{Digest, Token};

@@ -95,6 +95,11 @@ impl Attempt {
         }
     }
 
+    /// Whether it was made for this generation of the spec.
+    pub fn is_of(&self, generation: Option<i64>) -> bool {
+        self.revision.generation == generation
+    }
+
     /// Whether somebody must act before this can work.
     pub fn is_terminal(&self, now: Timestamp) -> bool {
         is_terminal(self.error.class(), self.borne, now)

@@ -4,7 +4,16 @@ use jiff::Timestamp;
 
 use super::{Observed, Ownership, Refusal, SecretState};
 use crate::api::{Reason, Registry};
-use crate::credential::{LoginServer, LoginServerError};
+use crate::credential::{LoginServer, LoginServerError, Repositories, Scope};
+
+/// A registry that the object may get a credential for, and how wide a one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entitlement {
+    /// Where to.
+    pub server: LoginServer,
+    /// What for.
+    pub scope: Scope,
+}
 
 /// Why nothing is minted for the object at all, if so.
 pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
@@ -15,22 +24,9 @@ pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal
 /// it asked for.
 fn unsupported_field(observed: &Observed<'_>) -> Option<Refusal> {
     let spec = &observed.object.spec;
-    let field = if spec
-        .registries
-        .iter()
-        .any(|registry| registry.repositories.is_some())
-    {
-        "spec.registries[].repositories"
-    } else if spec.attach.is_some() {
-        "spec.attach"
-    } else {
-        return None;
-    };
-    Some(Refusal {
+    spec.attach.as_ref().map(|_| Refusal {
         reason: Reason::FieldNotSupported,
-        message: format!(
-            "{field} is not served by this version of acrcred, and nothing is minted for an object that sets it; remove it or upgrade"
-        ),
+        message: "spec.attach is not served by this version of acrcred, and nothing is minted for an object that sets it; remove it or upgrade".to_owned(),
     })
 }
 
@@ -77,11 +73,11 @@ fn unusable_secret(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
     Some(Refusal { reason, message })
 }
 
-/// The login server that the object may get a credential for, or why not.
+/// What the object may get a credential for, or why not.
 pub(super) fn entitled(
     observed: &Observed<'_>,
     registry: &Registry,
-) -> Result<LoginServer, Refusal> {
+) -> Result<Entitlement, Refusal> {
     let refuse = |reason, message| Err(Refusal { reason, message });
     let text = &registry.server;
     let server = match observed.settings.clouds.login_server(text) {
@@ -97,15 +93,17 @@ pub(super) fn entitled(
             );
         }
     };
-    // What these fields narrow is not served yet: the wider credential is not given instead.
-    if registry.repositories.is_some() {
-        return refuse(
-            Reason::FieldNotSupported,
-            format!(
-                "{server}: a narrowing field is set that this version of acrcred does not serve"
-            ),
-        );
-    }
+    let scope = match registry.repositories.as_deref().map(Repositories::new) {
+        None => Scope::Registry,
+        Some(Ok(repositories)) => Scope::Repositories(repositories),
+        // The schema of another version may let through what this one does not: never the wider credential.
+        Some(Err(error)) => {
+            return refuse(
+                Reason::FieldNotSupported,
+                format!("{server}: the field repositories {error}"),
+            );
+        }
+    };
     let namespace = observed
         .object
         .metadata
@@ -122,5 +120,5 @@ pub(super) fn entitled(
             ),
         );
     }
-    Ok(server)
+    Ok(Entitlement { server, scope })
 }

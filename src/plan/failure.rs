@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{Attempt, Observed, Refusal, identity, status};
+use super::{Attempt, Observed, Refusal, identity, not_granted, status};
 use crate::api::Reason;
 use crate::credential::{Cause, Hop, MintError};
 
@@ -17,7 +17,11 @@ pub(super) fn problem(
     let error = told(observed, host, attempt.error);
     let refusal = Refusal {
         reason: reason(error.cause),
-        message: format!("{host}: {error}{}", presented(observed, &error)),
+        message: format!(
+            "{host}: {error}{}{}",
+            presented(observed, &error),
+            not_granted::said(observed, host, attempt),
+        ),
     };
     (refusal, attempt.is_terminal(now))
 }
@@ -77,8 +81,11 @@ pub fn reason(cause: Cause) -> Reason {
         Cause::RegistryRefused | Cause::RegistryForbidden | Cause::RequestRefused => {
             Reason::RegistryRefused
         }
+        Cause::InsufficientScope => Reason::InsufficientScope,
         Cause::Throttled => Reason::Throttled,
         Cause::Unavailable => Reason::UpstreamUnavailable,
-        Cause::Malformed | Cause::ExpiredOnArrival => Reason::MalformedAnswer,
+        Cause::Malformed | Cause::ExcessiveScope | Cause::ExpiredOnArrival => {
+            Reason::MalformedAnswer
+        }
     }
 }

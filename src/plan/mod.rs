@@ -11,6 +11,7 @@ mod failure;
 mod fraction;
 mod identity;
 mod minted;
+mod not_granted;
 mod ownership;
 mod policy;
 mod refresh;
@@ -27,10 +28,11 @@ use jiff::Timestamp;
 
 use crate::api::{AcrCredential, Reason};
 use crate::credential::{
-    ClientId, Clouds, Federation, Identity, Lifetime, LoginServer, MintError, TenantId,
+    ClientId, Clouds, Digest, Federation, Identity, Lifetime, MintError, TenantId,
 };
 
 pub use attempt::{Attempt, Attempts, Revision};
+pub use entitlement::Entitlement;
 pub use failure::reason;
 pub use identity::{ServiceAccountFacts, ServiceAccountState};
 pub use ownership::Ownership;
@@ -118,15 +120,15 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Its credential is live and not due.
-    Keep(LoginServer),
+    Keep(Entitlement),
     /// Mint one now.
     Mint(Box<Mint>),
     /// It cannot be minted; counts as an attempt that failed.
-    Fail(LoginServer, MintError),
-    /// One is due, but an earlier attempt failed and its time has not come.
-    Wait(LoginServer),
+    Fail(Entitlement, MintError),
+    /// One is due, but an earlier attempt failed and its time has not come, or something must go first.
+    Wait(Entitlement),
     /// Nothing is minted for the object now, and what there is stays.
-    Hold(LoginServer),
+    Hold(Entitlement),
     /// The object is not entitled to it: an entry goes at once.
     Refuse(Refusal),
 }
@@ -136,8 +138,8 @@ pub enum Decision {
 pub struct Mint {
     /// Who asks.
     pub identity: Identity,
-    /// Where to.
-    pub server: LoginServer,
+    /// Where to, and what for.
+    pub entitlement: Entitlement,
     /// Only a credential that began after this helps: the present one did then.
     pub newer_than: Option<Timestamp>,
     /// Only a credential received after this helps: somebody asked for a new one then.
@@ -182,6 +184,39 @@ impl Plan {
     }
 }
 
+// === impl Decision ===
+
+impl Decision {
+    /// What the object is entitled to, if it is.
+    pub fn entitlement(&self) -> Option<&Entitlement> {
+        match self {
+            Self::Mint(mint) => Some(&mint.entitlement),
+            Self::Keep(entitlement)
+            | Self::Fail(entitlement, _)
+            | Self::Wait(entitlement)
+            | Self::Hold(entitlement) => Some(entitlement),
+            Self::Refuse(_) => None,
+        }
+    }
+
+    fn postponed(self) -> Self {
+        match self {
+            Self::Mint(mint) => Self::Wait(mint.entitlement),
+            other => other,
+        }
+    }
+}
+
+// === impl Mint ===
+
+impl Mint {
+    /// Tells what it is minted for.
+    pub(crate) fn digest(&self) -> Digest {
+        let Entitlement { server, scope } = &self.entitlement;
+        self.identity.digest(server, scope)
+    }
+}
+
 // === impl SecretState ===
 
 impl SecretState {
@@ -208,46 +243,64 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let is_held = blocked.is_some() || observed.refused.is_some() || spec.suspend;
     let decide = |registry: &crate::api::Registry| match entitlement::entitled(observed, registry) {
         Err(refusal) => Decision::Refuse(refusal),
-        Ok(server) if is_held => Decision::Hold(server),
-        Ok(server) => decide(observed, server, now),
+        Ok(entitlement) if is_held => Decision::Hold(entitlement),
+        Ok(entitlement) => decide(observed, entitlement, now),
     };
+    let registries = spec.registries.iter();
+    let mut registries: Vec<_> = registries
+        .map(|registry| (registry.server.clone(), decide(registry)))
+        .collect();
+    if must_shrink(observed, &registries, now) {
+        let postponed = |(host, decision): (String, Decision)| (host, decision.postponed());
+        registries = registries.into_iter().map(postponed).collect();
+    }
     Plan {
-        registries: spec
-            .registries
-            .iter()
-            .map(|registry| (registry.server.clone(), decide(registry)))
-            .collect(),
         blocked,
+        registries,
     }
 }
 
-fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decision {
-    let identity = identity::identity(observed, &server);
-    let held = held(observed, &server, identity.as_ref().ok(), now);
+/// Whether our Secret holds what the object is not entitled to, or no more. That goes before anything is
+/// minted: an upstream that hangs must not keep it there.
+fn must_shrink(observed: &Observed<'_>, registries: &[(String, Decision)], now: Timestamp) -> bool {
+    let SecretState::Present(snapshot) = &observed.secret else {
+        return false;
+    };
+    let entitlements = || registries.iter().filter_map(|(_, d)| d.entitlement());
+    let may_stay = |host: &String| {
+        entitlements().any(|to| to.server.as_str() == host && snapshot.token(to).is_some())
+    };
+    snapshot.ownership(observed.object, now) == Ownership::Ours
+        && !snapshot.tokens.keys().all(may_stay)
+}
+
+fn decide(observed: &Observed<'_>, entitlement: Entitlement, now: Timestamp) -> Decision {
+    let identity = identity::identity(observed, &entitlement.server);
+    let held = held(observed, &entitlement, identity.as_ref().ok(), now);
     let ours = observed.secret.ours(observed.object, now);
-    let asked_at = refresh::asked_at(observed, ours, server.as_str());
+    let asked_at = refresh::asked_at(observed, ours, entitlement.server.as_str());
     if let Some(lifetime) = held
         && now < schedule::refresh_at(&lifetime, observed)
         && asked_at.is_none_or(|asked_at| now < asked_at)
     {
-        return Decision::Keep(server);
+        return Decision::Keep(entitlement);
     }
-    if let Some(attempt) = observed.attempts.get(server.as_str())
+    if let Some(attempt) = observed.attempts.get(entitlement.server.as_str())
         && now < attempt.next_at(observed.revision())
     {
-        return Decision::Wait(server);
+        return Decision::Wait(entitlement);
     }
     match identity {
         Ok(identity) => Decision::Mint(Box::new(Mint {
             identity,
-            server,
+            entitlement,
             // Whole seconds tell two credentials of one second not apart; the time of receipt does.
             newer_than: held
                 .filter(|_| asked_at.is_none())
                 .map(|lifetime| lifetime.start),
             received_after: asked_at,
         })),
-        Err(error) => Decision::Fail(server, error),
+        Err(error) => Decision::Fail(entitlement, error),
     }
 }
 
@@ -255,7 +308,7 @@ fn decide(observed: &Observed<'_>, server: LoginServer, now: Timestamp) -> Decis
 /// be compared, for want of an assertion, counts as such. That of an identity that is no more counts not.
 fn held(
     observed: &Observed<'_>,
-    server: &LoginServer,
+    entitlement: &Entitlement,
     identity: Option<&Identity>,
     now: Timestamp,
 ) -> Option<Lifetime> {
@@ -263,7 +316,8 @@ fn held(
         return None;
     }
     let snapshot = observed.secret.ours(observed.object, now)?;
-    let entry = snapshot.minted_entry(server.as_str())?;
-    let same = identity.is_none_or(|identity| entry.minted_for == identity.digest(server));
+    let entry = snapshot.minted_entry(entitlement)?;
+    let Entitlement { server, scope } = entitlement;
+    let same = identity.is_none_or(|identity| entry.minted_for == identity.digest(server, scope));
     same.then_some(entry.lifetime)
 }

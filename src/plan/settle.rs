@@ -8,11 +8,11 @@ use super::fraction::fraction_of;
 use super::secret::{self, AllowedMetadata, DesiredEntry};
 use super::status::{self, RegistryState};
 use super::{
-    Attempt, Attempts, Decision, Note, Observed, Ownership, Plan, SecretState, SecretWrite,
-    Snapshot, State, entitlement, failure, identity, refresh, schedule,
+    Attempt, Attempts, Decision, Entitlement, Mint, Note, Observed, Ownership, Plan, SecretState,
+    SecretWrite, Snapshot, State, entitlement, failure, identity, refresh, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
-use crate::credential::{Cause, Credential, Hop, Identity, LoginServer, MintError, saturating_add};
+use crate::credential::{Cause, Credential, Hop, LoginServer, MintError, saturating_add};
 
 /// What came of each planned mint.
 pub type Outcomes = BTreeMap<LoginServer, Result<Credential, MintError>>;
@@ -106,7 +106,7 @@ fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Time
         let error = match decision {
             Decision::Keep(_) => continue,
             Decision::Fail(_, error) => Some(*error),
-            Decision::Mint(mint) => match outcomes.get(&mint.server) {
+            Decision::Mint(mint) => match outcomes.get(&mint.entitlement.server) {
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => Some(*error),
                 // Whoever was to mint it did not: tried again like any other failure.
@@ -128,7 +128,7 @@ fn attempts(observed: &Observed<'_>, plan: &Plan, outcomes: &Outcomes, now: Time
 }
 
 /// What the Secret should hold: what was minted now, else what is there, for every registry that the
-/// object is entitled to and no other.
+/// object is entitled to and no other, and no wider than that.
 fn entries(
     observed: &Observed<'_>,
     plan: &Plan,
@@ -138,28 +138,24 @@ fn entries(
     if identity::is_forfeited(observed) {
         return BTreeMap::new();
     }
-    let minted = |server: &LoginServer, identity: &Identity| {
-        let credential = outcomes.get(server)?.as_ref().ok()?;
+    let minted = |mint: &Mint| {
+        let outcome = outcomes.get(&mint.entitlement.server)?;
         Some(DesiredEntry {
-            token: credential.token.clone(),
-            minted_for: Some(identity.digest(server).as_str().to_owned()),
+            token: outcome.as_ref().ok()?.token.clone(),
+            minted_for: Some(mint.digest().as_str().to_owned()),
         })
     };
-    let held = |server: &LoginServer| {
-        let (token, _) = present?.tokens.get(server.as_str())?;
-        let entry = present?.minted_entry(server.as_str());
+    let held = |entitlement: &Entitlement| {
+        let token = present?.token(entitlement)?;
+        let entry = present?.minted_entry(entitlement);
         Some(DesiredEntry {
             token: token.clone(),
             minted_for: entry.map(|entry| entry.minted_for.as_str().to_owned()),
         })
     };
     let entry = |decision: &Decision| match decision {
-        Decision::Refuse(_) => None,
-        Decision::Mint(mint) => minted(&mint.server, &mint.identity).or_else(|| held(&mint.server)),
-        Decision::Keep(server)
-        | Decision::Fail(server, _)
-        | Decision::Wait(server)
-        | Decision::Hold(server) => held(server),
+        Decision::Mint(mint) => minted(mint).or_else(|| held(&mint.entitlement)),
+        other => held(other.entitlement()?),
     };
     plan.registries
         .iter()
@@ -175,9 +171,8 @@ fn registry_states(
 ) -> Vec<RegistryState> {
     let present = observed.secret.ours(observed.object, now);
     let state = |(host, decision): &(String, Decision)| {
-        let lifetime = present
-            .and_then(|present| present.minted_entry(host))
-            .map(|entry| entry.lifetime);
+        let entitlement = decision.entitlement();
+        let held = || present?.minted_entry(entitlement?);
         let problem = match decision {
             Decision::Refuse(refusal) => Some((refusal.clone(), true)),
             // Nothing is tried: what failed before is remembered, and says nothing of now.
@@ -186,11 +181,11 @@ fn registry_states(
                 .get(host)
                 .map(|attempt| failure::problem(observed, host, attempt, now)),
         };
-        let is_entitled = !matches!(decision, Decision::Refuse(_));
+        let is_forfeited = identity::is_forfeited(observed);
         RegistryState {
             server: host.clone(),
-            is_entitled,
-            lifetime: lifetime.filter(|_| is_entitled && !identity::is_forfeited(observed)),
+            is_entitled: entitlement.is_some(),
+            lifetime: held().map(|entry| entry.lifetime).filter(|_| !is_forfeited),
             problem,
         }
     };

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use super::Entitlement;
 use super::minted::Minted;
 use crate::api::{ADOPT_ANNOTATION, MINTED_ANNOTATION, OWNER_UID_ANNOTATION};
 use crate::credential::{Claims, Digest, DockerConfig, Lifetime, Token};
@@ -103,9 +104,18 @@ impl Snapshot {
             .collect()
     }
 
-    /// The entry for `host`, if it is one that we minted.
-    pub fn minted_entry(&self, host: &str) -> Option<Entry> {
-        let (token, lifetime) = self.tokens.get(host)?;
+    /// The token for a registry that the object is entitled to, unless the token may be used for more. Its
+    /// own claims tell: the annotation holds digests only.
+    pub(super) fn token(&self, entitlement: &Entitlement) -> Option<&Token> {
+        let (token, _) = self.tokens.get(entitlement.server.as_str())?;
+        entitlement.scope.covers(token).then_some(token)
+    }
+
+    /// The same as an entry, if it is one that we minted.
+    pub fn minted_entry(&self, entitlement: &Entitlement) -> Option<Entry> {
+        let token = self.token(entitlement)?;
+        let host = entitlement.server.as_str();
+        let (_, lifetime) = self.tokens.get(host)?;
         let minted = self.minted.registries.get(host)?;
         (token.digest().as_str() == minted.token).then_some(Entry {
             lifetime: (*lifetime)?,

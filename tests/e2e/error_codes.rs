@@ -9,7 +9,7 @@ use azure_emulator::journal::Endpoint;
 use futures::future::try_join_all;
 use jiff::SignedDuration;
 
-use crate::harness::{Objects, Scene, TestRegistry, condition, manifest, run};
+use crate::harness::{Objects, Scene, TestRegistry, condition, limited, manifest, run};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// Objects that share the codes, each with a tenant of its own.
@@ -44,6 +44,13 @@ impl Answer {
         Fault::new(self.endpoint, matching, kind)
     }
 
+    fn object(self, name: &str, registry: &TestRegistry) -> AcrCredential {
+        match self.endpoint {
+            Endpoint::Token => limited(name, registry, &["team/app"]),
+            _ => manifest(name, &[registry]),
+        }
+    }
+
     /// As the message names it.
     fn label(self) -> String {
         match self.code {
@@ -73,6 +80,7 @@ fn answers() -> Vec<Answer> {
                 .flat_map(|hop| {
                     let endpoint = match hop {
                         Hop::Exchange => Endpoint::Exchange,
+                        Hop::Token => Endpoint::Token,
                         _ => Endpoint::Login,
                     };
                     ranges.iter().map(move |range| Answer {
@@ -120,7 +128,7 @@ async fn reads_as_the_catalogue_has_it(answers: Vec<Answer>) -> Result<usize> {
             answer.code.unwrap_or_default()
         )
         .to_lowercase();
-        objects.create(&manifest(&name, &[&contoso])).await?;
+        objects.create(&answer.object(&name, &contoso)).await?;
         let (object, reason, message) = told(&objects, &name, &answer.label()).await?;
         let expected = plan::reason(answer.row.cause);
         ensure!(reason == expected.as_str(), "{name}: {message}");

@@ -7,7 +7,7 @@ use azure_emulator::journal::Endpoint;
 use futures::future::try_join_all;
 use jiff::SignedDuration;
 
-use crate::harness::{Scene, condition, manifest, note, run};
+use crate::harness::{Scene, condition, limited, manifest, note, run};
 
 /// A fault, the hop it hits, and the reason under which its users read of it.
 type Case = (Endpoint, Kind, &'static str);
@@ -49,7 +49,11 @@ async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
     let contoso = scene.registry("contoso").await?;
     let _acrcred = scene.start().await?;
     let objects = scene.objects();
-    objects.create_ready(&manifest("acr", &[&contoso])).await?;
+    let object = match endpoint {
+        Endpoint::Token => limited("acr", &contoso, &["team/app"]),
+        _ => manifest("acr", &[&contoso]),
+    };
+    objects.create_ready(&object).await?;
     let token = objects.token("acr", &contoso).await?.context("a token")?;
     let writes = scene.calls().await?.writes().len();
 
@@ -60,8 +64,10 @@ async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
     let fault = scene
         .emulator
         .add_fault(Fault::new(endpoint, matching, kind));
-    // Both tokens are due by then: an app's Entra token lives an hour to an hour and a half.
-    scene.advance(SignedDuration::from_mins(100));
+    // All tokens are due by then: an app's Entra token lives an hour to an hour and a half, a limited token
+    // 75 minutes.
+    let due = if endpoint == Endpoint::Token { 45 } else { 100 };
+    scene.advance(due * MINUTE);
     let object = objects
         .has("acr", "RefreshFailing", "True", reason)
         .await
@@ -180,6 +186,30 @@ fn error_answers() {
             status(404, BodyKind::Text),
             "MalformedAnswer",
         ),
+        (
+            Endpoint::Token,
+            status(503, BodyKind::Html),
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Token,
+            status(401, BodyKind::Echo),
+            "InsufficientScope",
+        ),
+        (
+            Endpoint::Token,
+            status(403, BodyKind::Native),
+            "RegistryRefused",
+        ),
+        (
+            Endpoint::Token,
+            Kind::Throttle {
+                retry_after: Some(60),
+                http_date: false,
+                json: false,
+            },
+            "Throttled",
+        ),
     ]);
 }
 
@@ -211,6 +241,13 @@ fn broken_connections() {
             Endpoint::Exchange,
             Kind::Reset {
                 after_headers: true,
+            },
+            "UpstreamUnavailable",
+        ),
+        (
+            Endpoint::Token,
+            Kind::Reset {
+                after_headers: false,
             },
             "UpstreamUnavailable",
         ),
@@ -259,5 +296,14 @@ fn answers_that_are_not_what_the_protocol_says() {
         (Endpoint::Exchange, spoilt(Spoil::NoExp), "MalformedAnswer"),
         (Endpoint::Exchange, huge(), "MalformedAnswer"),
         (Endpoint::Exchange, redirect(308), "MalformedAnswer"),
+        (Endpoint::Token, spoilt(Spoil::Truncated), "MalformedAnswer"),
+        (Endpoint::Token, spoilt(Spoil::NotJwt), "MalformedAnswer"),
+        (
+            Endpoint::Token,
+            spoilt(Spoil::ExtraRepository),
+            "MalformedAnswer",
+        ),
+        (Endpoint::Token, huge(), "MalformedAnswer"),
+        (Endpoint::Token, redirect(307), "MalformedAnswer"),
     ]);
 }

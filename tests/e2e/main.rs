@@ -27,6 +27,7 @@ mod protocol;
 mod pulling;
 mod refreshing;
 mod registries;
+mod repositories;
 mod rights;
 mod rotation;
 mod schema;

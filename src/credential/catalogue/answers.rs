@@ -3,17 +3,21 @@
 use super::When::{Other, Status};
 use super::{Failure, Who, row};
 use crate::credential::mint_error::Cause::{
-    ArmTokenRefused, AudienceNotAllowed, EntraRefused, ExpiredOnArrival, ImpersonationForbidden,
-    InvalidClientId, InvalidTenantId, Malformed, NoAssertion, NoClientId, NoServiceAccount,
-    NoTenantId, RegistryForbidden, RegistryRefused, RequestRefused, ServiceAccountChanged,
-    Throttled, Unavailable,
+    ArmTokenRefused, AudienceNotAllowed, EntraRefused, ExcessiveScope, ExpiredOnArrival,
+    ImpersonationForbidden, InsufficientScope, InvalidClientId, InvalidTenantId, Malformed,
+    NoAssertion, NoClientId, NoServiceAccount, NoTenantId, RegistryForbidden, RegistryRefused,
+    RequestRefused, ServiceAccountChanged, Throttled, Unavailable,
 };
 use crate::credential::mint_error::Class::{Awaited, Propagation, Retryable, Terminal};
 use crate::credential::mint_error::Hop;
 
 /// The token service of a registry (Azure/acr, `docs/AAD-OAuth.md`).
-const REGISTRY: &[Hop] = &[Hop::Exchange];
-const UPSTREAM: &[Hop] = &[Hop::Entra, Hop::Exchange];
+const REGISTRY: &[Hop] = &[Hop::Exchange, Hop::Token];
+const UPSTREAM: &[Hop] = &[Hop::Entra, Hop::Exchange, Hop::Token];
+
+const INSUFFICIENT: &str =
+    "the registry does not let the identity pull every repository that the object names";
+const READER: &str = "assign AcrPull, or in ABAC mode (az acr show --query roleAssignmentMode), which ignores AcrPull, Container Registry Repository Reader with a condition that covers them: az role assignment create";
 
 /// The first that fits counts.
 #[rustfmt::skip]
@@ -34,10 +38,14 @@ pub(super) static STATUSES: &[Failure] = &[
         "the registry refused the request as malformed",
         Who::Operator,
         "look for a proxy that changes requests"),
-    row(Status(REGISTRY, &[401..=401]), RegistryRefused, Propagation,
+    row(Status(&[Hop::Exchange], &[401..=401]), RegistryRefused, Propagation,
         "the registry refused the identity",
         Who::Registry,
         "assign it a role, in the registry's own tenant: az role assignment create --role AcrPull (or \"Container Registry Repository Reader\" where az acr show --query roleAssignmentMode says ABAC)"),
+    row(Status(&[Hop::Token], &[401..=401]), InsufficientScope, Propagation,
+        INSUFFICIENT,
+        Who::Registry,
+        READER),
     row(Status(REGISTRY, &[403..=403]), RegistryForbidden, Propagation,
         "the registry's firewall, or a missing permission, forbids the request",
         Who::Registry,
@@ -50,6 +58,14 @@ pub(super) static OTHERS: &[Failure] = &[
         "the registry refused a token for another audience, as one with authentication-as-arm disabled does (az acr config authentication-as-arm show)",
         Who::Operator,
         "unset --registry-audience, or set the cloud's own; if it is enabled, the identity needs a role: az role assignment create --role AcrPull"),
+    row(Other("a token for fewer repositories than the object names"), InsufficientScope, Propagation,
+        INSUFFICIENT,
+        Who::Registry,
+        READER),
+    row(Other("a token for more than the object names"), ExcessiveScope, Retryable,
+        "the registry granted more than was asked for, and acrcred dropped that token",
+        Who::Operator,
+        "look for a proxy or firewall between acrcred and Azure that rewrites answers"),
     row(Other("no connection, or no answer within 10 s"), Unavailable, Retryable,
         "no answer",
         Who::Operator,

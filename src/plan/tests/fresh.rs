@@ -24,7 +24,7 @@ fn each_cloud_has_its_authority_and_all_the_same_audience() {
             panic!("{server}: {plan:?}")
         };
         let identity = &mint.identity;
-        assert_eq!(mint.server.as_str(), server);
+        assert_eq!(mint.entitlement.server.as_str(), server);
         assert_eq!(identity.authority.as_str(), authority, "{server}");
         assert_eq!(
             identity.audience.scope(),
@@ -112,7 +112,7 @@ fn the_first_credential_creates_the_secret() {
         serde_json::from_str(annotation(secret, MINTED_ANNOTATION).unwrap()).unwrap();
     let mint = look.plan.mints().next().unwrap();
     let expected = json!({"v": 1, "registries": {CONTOSO: {
-        "for": mint.identity.digest(&mint.server).as_str(),
+        "for": mint.digest().as_str(),
         "token": token.digest().as_str(),
     }}});
     assert_eq!(minted, expected);
@@ -192,8 +192,11 @@ fn a_controller_without_identity_mints_nothing_and_says_so() {
         let mut world = World::of(&[CONTOSO]);
         break_it(&mut world);
         let look = world.look();
-        let server = Clouds::default().login_server(CONTOSO).unwrap();
-        let failed = Decision::Fail(server, no_assertion);
+        let entitlement = Entitlement {
+            server: Clouds::default().login_server(CONTOSO).unwrap(),
+            scope: Scope::Registry,
+        };
+        let failed = Decision::Fail(entitlement, no_assertion);
         assert_eq!(look.plan.registries, [(CONTOSO.to_owned(), failed)]);
         assert_eq!(
             conditions(world.status()),
@@ -212,6 +215,9 @@ fn one_rotation_leaves_the_other_token_alone() {
     let before = world.secret().clone();
     world.edit(|spec| spec.registries[1] = world::registry(LITWARE));
     let look = world.look();
+    assert_eq!(look.minted(), Vec::<&str>::new(), "what must go goes first");
+    assert_eq!(hosts(world.secret()), [CONTOSO]);
+    let look = world.wake(&look, |_| Ok(LIFE));
     assert_eq!(look.minted(), [LITWARE], "only what changed is minted");
     let [SecretWrite::Apply(_)] = look.writes[..] else {
         panic!("{:?}", look.writes)

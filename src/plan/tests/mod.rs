@@ -9,9 +9,11 @@ mod policy;
 mod races;
 mod random;
 mod refresh;
+mod repositories;
 mod schedule;
 mod suspend;
 mod tampering;
+mod tokens;
 mod world;
 
 use std::collections::BTreeMap;
@@ -26,8 +28,8 @@ use crate::api::{
     MINTED_ANNOTATION, OWNER_UID_ANNOTATION, Registry, SecretTemplate,
 };
 use crate::credential::{
-    Audience, Authority, Cause, Class, Cloud, DockerConfig, EnabledCloud, Failure, Hop, Token,
-    When, catalogue,
+    Audience, Authority, Cause, Class, Cloud, DockerConfig, EnabledCloud, Failure, Hop, Scope,
+    Token, When, catalogue,
 };
 use world::{Look, World};
 

@@ -1,5 +1,6 @@
 //! Whatever happens, in whatever order: [`World`] checks what must hold at every look.
 
+use super::repositories::insufficient;
 use super::*;
 
 /// `SplitMix64`: the same sequence for the same seed.
@@ -31,11 +32,13 @@ impl Dice {
             Err(unknown_tenant()),
             Err(throttled(secs(90))),
             Err(MintError::new(Hop::Entra, Cause::ExpiredOnArrival)),
+            Err(MintError::new(Hop::Token, Cause::ExcessiveScope)),
+            Err(insufficient(&["a", "b"], &["b"])),
         ])
     }
 }
 
-const EVENTS: [fn(&mut World, &mut Dice); 25] = [
+const EVENTS: [fn(&mut World, &mut Dice); 26] = [
     |w, _| w.restart(),
     |w, _| w.secret = None,
     |w, _| w.edit(|spec| spec.suspend = !spec.suspend),
@@ -102,6 +105,15 @@ const EVENTS: [fn(&mut World, &mut Dice); 25] = [
         w.edit(|spec| match position {
             Some(position) => drop(spec.registries.remove(position)),
             None => spec.registries.push(world::registry(server)),
+        });
+    },
+    |w, dice| {
+        let names = dice.pick(&[None, Some(&["a"][..]), Some(&["b"]), Some(&["a", "b"])]);
+        w.edit(|spec| {
+            if let Some(registry) = spec.registries.first_mut() {
+                let names = names.map(|names| names.iter().map(ToString::to_string));
+                registry.repositories = names.map(Iterator::collect);
+            }
         });
     },
     |w, _| w.edit(|spec| spec.secret = Some(template(&[("a", "1"), ("b!", "2")], &[("c", "3")]))),

@@ -158,7 +158,7 @@ fn a_restart_mints_at_once_what_expired_meanwhile() {
 fn a_token_without_iat_does_not_grow_younger() {
     let mut world = World::ready(&[CONTOSO]);
     let exp = world.now + LIFE;
-    let token = world::token(99, None, exp);
+    let token = tokens::token(99, None, exp);
     let config = DockerConfig {
         tokens: [(CONTOSO.to_owned(), token.clone())].into(),
     };

@@ -10,7 +10,7 @@ fn edited(secret: &mut Secret, edit: impl FnOnce(&mut Value)) {
 
 /// A well-formed entry with a live token that we did not mint.
 fn plant(world: &mut World, host: &str) {
-    let planted = world::token(666, Some(world.now), world.now + LIFE);
+    let planted = tokens::token(666, Some(world.now), world.now + LIFE);
     let secret = world.secret();
     let data = secret.data.as_ref().unwrap()[".dockerconfigjson"].0.clone();
     let mut config = DockerConfig::decode(&data).unwrap();

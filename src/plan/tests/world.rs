@@ -1,10 +1,9 @@
 //! Plays the controller around `plan` and `settle`: keeps the object, its Secret and the time, and checks
 //! at every look what must always hold.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::tokens::{is_within, limited_token, token};
 use super::*;
 use crate::api::AcrCredentialSpec;
 use crate::credential::{Claims, Credential, Subject};
@@ -42,7 +41,10 @@ pub(super) struct Look {
 impl Look {
     /// The registries that were minted for.
     pub fn minted(&self) -> Vec<&str> {
-        self.plan.mints().map(|mint| mint.server.as_str()).collect()
+        let servers = self.plan.mints().map(|mint| &mint.entitlement.server);
+        servers
+            .map(crate::credential::LoginServer::as_str)
+            .collect()
     }
 
     /// Whether nothing was minted and nothing written.
@@ -177,8 +179,9 @@ impl World {
         let plan = self.plan();
         let mut outcomes = Outcomes::new();
         for mint in plan.mints() {
-            let outcome = answer(mint.server.as_str()).map(|life| self.credential(life));
-            outcomes.insert(mint.server.clone(), outcome);
+            let Entitlement { server, scope } = &mint.entitlement;
+            let outcome = answer(server.as_str()).map(|life| self.credential(life, scope));
+            outcomes.insert(server.clone(), outcome);
         }
         if let Some(request) = &mut self.refresh {
             request.serve(&outcomes);
@@ -253,10 +256,13 @@ impl World {
         }
     }
 
-    fn credential(&mut self, life: SignedDuration) -> Credential {
+    fn credential(&mut self, life: SignedDuration, scope: &Scope) -> Credential {
         self.version += 1;
         let (iat, exp) = (self.now, self.now + life);
-        let token = token(self.version, Some(iat), exp);
+        let token = match scope {
+            Scope::Registry => token(self.version, Some(iat), exp),
+            Scope::Repositories(_) => limited_token(self.version, iat, exp, scope.names()),
+        };
         let lifetime = Lifetime::received(Claims::parse(token.expose()).unwrap(), self.now);
         Credential {
             token,
@@ -325,9 +331,7 @@ impl World {
         assert!(!(has("Stalled") && has("Reconciling")), "{status:?}");
         assert!(ready || !has("RefreshFailing"), "{status:?}");
         let registries = &self.object.spec.registries;
-        let live = registries
-            .iter()
-            .all(|registry| self.holds_live(&registry.server));
+        let live = registries.iter().all(|registry| self.holds_live(registry));
         let is_refused =
             |(_, decision): &(String, Decision)| matches!(decision, Decision::Refuse(_));
         if self.believed.is_none() {
@@ -354,6 +358,7 @@ impl World {
                 "woken without a need, or not woken: {settled:?}"
             );
         }
+        self.check_limits(plan, refusal);
         let said = format!("{plan:?} {settled:?} {:?}", self.object.status);
         for host in self.secret.iter().flat_map(hosts) {
             let password =
@@ -365,9 +370,27 @@ impl World {
         }
     }
 
+    /// No entry of our Secret is wider than its registry in the spec, if we could write it.
+    fn check_limits(&self, plan: &Plan, refusal: Option<&Refusal>) {
+        let Some(secret) = &self.secret else { return };
+        let annotated = annotation(secret, OWNER_UID_ANNOTATION) == Some("uid-1");
+        if !annotated || plan.blocked.is_some() || refusal.is_some() || self.believed.is_some() {
+            return;
+        }
+        for registry in &self.object.spec.registries {
+            let password = &payload(secret)["auths"][&registry.server]["password"];
+            let fits = |token| is_within(token, registry);
+            assert!(
+                password.as_str().is_none_or(fits),
+                "wider than {registry:?}"
+            );
+        }
+    }
+
     /// Whether the Secret is ours and holds a live token for `host` that we minted, told without the
     /// code under test.
-    fn holds_live(&self, host: &str) -> bool {
+    fn holds_live(&self, registry: &Registry) -> bool {
+        let host = &registry.server;
         let Some(secret) = &self.secret else {
             return false;
         };
@@ -380,6 +403,7 @@ impl World {
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
         minted["registries"][host]["token"].as_str() == Some(token.digest().as_str())
+            && is_within(token.expose(), registry)
             && self
                 .known
                 .get(token.digest().as_str())
@@ -392,16 +416,4 @@ pub(super) fn registry(server: &str) -> Registry {
         server: server.to_owned(),
         repositories: None,
     }
-}
-
-/// What looks like a JWT; `serial` makes it unique.
-pub(super) fn token(serial: u32, iat: Option<Timestamp>, exp: Timestamp) -> Token {
-    let iat = iat.map(Timestamp::as_second);
-    let claims = json!({"jti": serial, "iat": iat, "exp": exp.as_second()});
-    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    Token::new(format!(
-        "{}.{}.c2ln",
-        part(&json!({"alg": "none"})),
-        part(&claims)
-    ))
 }

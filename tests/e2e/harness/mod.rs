@@ -24,7 +24,7 @@ use tokio::sync::OnceCell;
 pub use acrcred::{Acrcred, Tuning};
 pub use crane::Crane;
 pub use impersonation::{allow_impersonation_in, token_request};
-pub use objects::{Objects, condition, manifest};
+pub use objects::{Objects, condition, limited, manifest};
 pub use program::{Program, acrcred, refuses};
 pub use puller::Puller;
 pub use scanner::Scanner;

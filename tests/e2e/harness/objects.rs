@@ -31,6 +31,14 @@ pub fn manifest(name: &str, registries: &[&TestRegistry]) -> AcrCredential {
     .expect("a valid object")
 }
 
+/// The same for one registry and just these of its repositories.
+pub fn limited(name: &str, registry: &TestRegistry, repositories: &[&str]) -> AcrCredential {
+    let mut object = manifest(name, &[registry]);
+    let names = repositories.iter().map(ToString::to_string);
+    object.spec.registries[0].repositories = Some(names.collect());
+    object
+}
+
 /// The condition of a type, if the object has it.
 pub fn condition<'a>(object: &'a AcrCredential, kind: &str) -> Option<&'a Condition> {
     let status = object.status.as_ref()?;

@@ -123,9 +123,7 @@ impl Scene {
         adjust: impl FnOnce(&mut Registry),
     ) -> Result<TestRegistry> {
         let registry = self.empty_registry(suffix, name, adjust)?;
-        self.crane_as_admin(&registry)?
-            .push(&format!("{}/team/app:v1", registry.server))
-            .await?;
+        self.push(&registry, "team/app").await?;
         Ok(registry)
     }
 
@@ -172,6 +170,12 @@ impl Scene {
             &self.emulator,
             docker_config,
         )
+    }
+
+    /// Puts a small image `v1` into a repository.
+    pub async fn push(&self, registry: &TestRegistry, repository: &str) -> Result<()> {
+        let image = format!("{}/{repository}:v1", registry.server);
+        self.crane_as_admin(registry)?.push(&image).await
     }
 
     fn crane_as_admin(&self, registry: &TestRegistry) -> Result<Crane> {

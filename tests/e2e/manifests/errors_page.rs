@@ -100,6 +100,7 @@ fn the_tables_of_failures_are_those_of_the_code() {
         ("codes", codes()),
         ("entra", statuses(Hop::Entra)),
         ("registry", statuses(Hop::Exchange)),
+        ("token", statuses(Hop::Token)),
         ("others", others()),
     ] {
         generated = with_table(&generated, name, &table);

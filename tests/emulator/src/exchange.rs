@@ -63,7 +63,7 @@ pub fn answer(
         Err(why) => return unauthorized(entry, why),
     };
     let rights = rights(core, registry, &identity);
-    if !rights.any() {
+    if !rights.any() && registry.no_role_status != 200 {
         let status =
             StatusCode::from_u16(registry.no_role_status).unwrap_or(StatusCode::UNAUTHORIZED);
         let refusal = if status == StatusCode::FORBIDDEN {

@@ -241,6 +241,12 @@ pub enum Spoil {
     Padded,
     /// Fields that nobody knows.
     ExtraFields,
+    /// The access token allows pulling a repository that nobody asked for.
+    ExtraRepository,
+    /// The access token allows pushing as well.
+    ExtraAction,
+    /// The access token has no list of what it allows.
+    NoAccess,
     /// A byte order mark in front.
     Bom,
 }

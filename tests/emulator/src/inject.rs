@@ -237,22 +237,44 @@ fn spoil_token(how: Spoil, token: &str) -> anyhow::Result<Value> {
         Spoil::TokenAsNumber => json!(4711),
         Spoil::NotJwt => json!("not-a-jwt"),
         Spoil::Padded => json!(with_claims(token, |claims| URL_SAFE.encode(claims))?),
-        Spoil::NoExp | Spoil::FarExp => {
+        Spoil::NoExp
+        | Spoil::FarExp
+        | Spoil::ExtraRepository
+        | Spoil::ExtraAction
+        | Spoil::NoAccess => {
             let change = |claims: &[u8]| {
                 let mut claims: Value = serde_json::from_slice(claims).unwrap_or_default();
-                match (how, claims.as_object_mut()) {
-                    (Spoil::NoExp, Some(fields)) => drop(fields.remove("exp")),
-                    (_, Some(fields)) => {
-                        drop(fields.insert("exp".into(), json!(32_503_680_000_i64)));
-                    }
-                    _ => {}
-                }
+                spoil_claims(how, &mut claims);
                 URL_SAFE_NO_PAD.encode(claims.to_string())
             };
             json!(with_claims(token, change)?)
         }
         _ => json!(token),
     })
+}
+
+fn spoil_claims(how: Spoil, claims: &mut Value) {
+    let Some(fields) = claims.as_object_mut() else {
+        return;
+    };
+    let access = fields.get_mut("access").and_then(Value::as_array_mut);
+    match (how, access) {
+        (Spoil::NoExp, _) => drop(fields.remove("exp")),
+        (Spoil::FarExp, _) => drop(fields.insert("exp".into(), json!(32_503_680_000_i64))),
+        (Spoil::NoAccess, _) => drop(fields.remove("access")),
+        (Spoil::ExtraRepository, Some(access)) => {
+            access.push(json!({"type": "repository", "name": "more", "actions": ["pull"]}));
+        }
+        (Spoil::ExtraAction, Some(access)) => {
+            for actions in access
+                .iter_mut()
+                .filter_map(|a| a["actions"].as_array_mut())
+            {
+                actions.push(json!("push"));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The token with its middle part written anew; its signature no longer fits.

@@ -43,7 +43,8 @@ pub struct Registry {
     /// Whether a refresh token ends with the Entra token it came from.
     #[serde(default)]
     pub bound_to_entra: bool,
-    /// Status with which the exchange refuses an identity without a role: 401 or 403.
+    /// Status with which the exchange refuses an identity without a role: 401 or 403. 200: it does not, and the token endpoint
+    /// grants nothing then.
     #[serde(default = "unauthorized")]
     pub no_role_status: u16,
     /// OAuth requests a minute before 429; absent: no limit.

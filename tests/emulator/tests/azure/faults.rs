@@ -2,8 +2,10 @@
 
 use azure_emulator::fault::{BodyKind, CANARY, Fault, Kind, Match, Spoil};
 use azure_emulator::journal::{Endpoint, Filter};
+use azure_emulator::jwt::Parsed;
+use serde_json::{Value, json};
 
-use crate::bed::{Bed, REGISTRY_SCOPE};
+use crate::bed::{Bed, REGISTRY_SCOPE, field};
 
 fn status(status: u16, body: BodyKind) -> Kind {
     Kind::Status {
@@ -87,6 +89,37 @@ async fn every_way_to_spoil_an_answer_changes_it() {
         assert!(good.is_none(), "{how:?} spoils nothing: {text}");
     }
     assert_eq!(bed.exchange(&entra).await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_access_token_may_allow_more_than_was_asked_for() {
+    let bed = Bed::new().await;
+    let refresh = bed.refresh_token().await;
+    let scope = "repository:a:pull repository:b:pull";
+    for (how, expected) in [
+        (
+            Spoil::ExtraRepository,
+            json!([["a", ["pull"]], ["b", ["pull"]], ["more", ["pull"]]]),
+        ),
+        (
+            Spoil::ExtraAction,
+            json!([["a", ["pull", "push"]], ["b", ["pull", "push"]]]),
+        ),
+        (Spoil::NoAccess, json!(null)),
+    ] {
+        let kind = Kind::Malformed { how };
+        bed.emulator
+            .add_fault(Fault::new(Endpoint::Token, Match::registry(&bed.host), kind).times(1));
+        let token = field(bed.token(&refresh, scope).await, "access_token").await;
+        let claims = Parsed::read(&token).unwrap().claims;
+        let list = claims["access"].as_array();
+        let list = list.map(|list| {
+            list.iter()
+                .map(|a| json!([a["name"], a["actions"]]))
+                .collect()
+        });
+        assert_eq!(list.unwrap_or(Value::Null), expected, "{how:?}");
+    }
 }
 
 #[tokio::test]

@@ -56,6 +56,14 @@ async fn a19_a20_a21_an_attribute_based_registry_asks_for_repository_roles() {
         401,
         "AcrPull counts for nothing"
     );
+    bed.change_registry(|registry| registry.no_role_status = 200);
+    let idle = field(bed.exchange(&entra).await, "refresh_token").await;
+    let asked = bed.token(&idle, "repository:team-a/x:pull").await;
+    assert_eq!(
+        asked.status(),
+        401,
+        "also where the exchange says nothing of it"
+    );
     let mut role = RoleAssignment::new(&bed.client_id, &bed.host, Role::RepositoryReader);
     role.condition = Some(Condition {
         starts_with: vec!["Team-A/".into()],
