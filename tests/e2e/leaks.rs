@@ -1,10 +1,12 @@
 //! Nothing leaks: whatever an upstream says or echoes, no token and no word of it comes out anywhere.
 
+mod cases;
+
 use std::path::{Path, PathBuf};
 
 use acrcred::api::AcrCredential;
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::fault::{BodyKind, CANARY, Fault, Kind, Match, Spoil};
+use azure_emulator::fault::{CANARY, Fault, Match};
 use azure_emulator::journal::Endpoint;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,126 +14,16 @@ use k8s_openapi::api::core::v1::{Event, Secret};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
-use crate::harness::{Program, Scanner, Scene, TestRegistry, acrcred, manifest, run};
+use crate::harness::{Program, Scanner, Scene, TestRegistry, acrcred, limited, manifest, run};
+use cases::{MARKER, exchange_cases, login_cases, token_cases};
 
-/// Stands in everything that a faulty upstream says.
-const MARKER: &str = "Zq7CanaryWord";
 /// Long enough to see a rotation, short enough to wait for it.
 const SHORT_LIFE_S: i64 = 20;
-
-/// A fault, and the reason under which its users read of it.
-type Case = (Kind, &'static str);
-
-/// A text that clears a terminal and forges a line of the log.
-fn hostile() -> String {
-    let forged = json!({"level": "ERROR", "message": MARKER, "forged": true});
-    format!(
-        "\u{1b}[2J\u{1b}]0;{MARKER}\u{7}\r\n{forged}\n2026-01-01T00:00:00Z ERROR {MARKER}\u{202e}\u{0}"
-    )
-}
-
-fn status(status: u16, body: BodyKind, text: &str) -> Kind {
-    Kind::Status {
-        status,
-        body,
-        code: None,
-        text: Some(text.to_owned()),
-        reason: None,
-        retry_after: None,
-    }
-}
-
-/// The marker wherever a fixed text can stand.
-fn everywhere(code: u16, error: &str) -> Kind {
-    Kind::Status {
-        status: code,
-        body: BodyKind::Native,
-        code: Some(error.to_owned()),
-        text: Some(hostile()),
-        reason: Some(MARKER.to_owned()),
-        retry_after: Some(MARKER.to_owned()),
-    }
-}
-
-fn redirect(status: u16) -> Kind {
-    Kind::Redirect {
-        status,
-        location: format!("https://{CANARY}/{MARKER}"),
-    }
-}
-
-fn exchange_cases() -> Vec<Case> {
-    let quoted = json!({"refresh_token": {MARKER: hostile()}}).to_string();
-    let marked_token = json!({"refresh_token": format!("{MARKER}.{MARKER}.{MARKER}")}).to_string();
-    vec![
-        (status(401, BodyKind::Echo, &hostile()), "RegistryRefused"),
-        (status(307, BodyKind::Echo, &hostile()), "MalformedAnswer"),
-        (status(200, BodyKind::Echo, &hostile()), "MalformedAnswer"),
-        (status(429, BodyKind::Echo, &hostile()), "Throttled"),
-        (
-            status(503, BodyKind::Html, &hostile()),
-            "UpstreamUnavailable",
-        ),
-        (status(200, BodyKind::Text, &quoted), "MalformedAnswer"),
-        (
-            status(200, BodyKind::Text, &marked_token),
-            "MalformedAnswer",
-        ),
-        (everywhere(403, MARKER), "RegistryRefused"),
-        (Kind::Malformed { how: Spoil::NoExp }, "MalformedAnswer"),
-        (
-            Kind::Malformed {
-                how: Spoil::Truncated,
-            },
-            "MalformedAnswer",
-        ),
-        (redirect(308), "MalformedAnswer"),
-    ]
-}
-
-fn login_cases() -> Vec<Case> {
-    let answer = |expires_in: Value| {
-        json!({
-            "token_type": "Bearer",
-            "expires_in": expires_in,
-            "ext_expires_in": 1,
-            "access_token": format!("{MARKER}.{MARKER}.{MARKER}"),
-        })
-        .to_string()
-    };
-    vec![
-        (status(401, BodyKind::Echo, &hostile()), "EntraRefused"),
-        (status(302, BodyKind::Echo, &hostile()), "MalformedAnswer"),
-        (status(200, BodyKind::Echo, &hostile()), "MalformedAnswer"),
-        (
-            status(500, BodyKind::Text, &hostile()),
-            "UpstreamUnavailable",
-        ),
-        (
-            status(200, BodyKind::Text, &answer(json!(MARKER))),
-            "MalformedAnswer",
-        ),
-        // It is taken for a token of a day, and the registry refuses it.
-        (
-            status(200, BodyKind::Text, &answer(json!(i64::MAX))),
-            "RegistryRefused",
-        ),
-        (everywhere(401, "700213"), "FederationMismatch"),
-        (everywhere(400, MARKER), "UpstreamUnavailable"),
-        (
-            Kind::Malformed {
-                how: Spoil::Truncated,
-            },
-            "MalformedAnswer",
-        ),
-        (redirect(307), "MalformedAnswer"),
-    ]
-}
 
 /// What the program left behind, by place.
 type Remains = Vec<(String, String)>;
 
-/// Successes, a rotation, and every fault at both hops. Returns what is to be searched, the log last.
+/// Successes, a rotation, and every fault at each hop. Returns what is to be searched, the log last.
 async fn story(scene: &Scene, format: &str) -> Result<Remains> {
     let cwd = scene.dir.path().join("cwd");
     tokio::fs::create_dir(&cwd).await?;
@@ -164,23 +56,33 @@ async fn story(scene: &Scene, format: &str) -> Result<Remains> {
         .await?
         .context("a token")?;
 
-    let exchange = exchange_cases();
-    for (number, (kind, _)) in exchange.iter().enumerate() {
-        let registry = open(&format!("exchange{number}x"), None)?;
-        let matching = Match::registry(&registry.server);
-        scene
-            .emulator
-            .add_fault(Fault::new(Endpoint::Exchange, matching, kind.clone()));
-        objects
-            .create(&manifest(&format!("exchange-{number}"), &[&registry]))
-            .await?;
-    }
-    for (number, (kind, reason)) in exchange.iter().enumerate() {
-        let name = format!("exchange-{number}");
-        objects
-            .has(&name, "Ready", "False", reason)
-            .await
-            .with_context(|| format!("{kind:?}"))?;
+    let narrow = open("narrow", None)?;
+    objects
+        .create_ready(&limited("narrow", &narrow, &["team/app"]))
+        .await?;
+    for (endpoint, cases) in [
+        (Endpoint::Exchange, exchange_cases()),
+        (Endpoint::Token, token_cases()),
+    ] {
+        let name = |number: usize| format!("{endpoint:?}-{number}").to_lowercase();
+        for (number, (kind, _)) in cases.iter().enumerate() {
+            let registry = open(&format!("{endpoint:?}{number}x").to_lowercase(), None)?;
+            let matching = Match::registry(&registry.server);
+            scene
+                .emulator
+                .add_fault(Fault::new(endpoint, matching, kind.clone()));
+            let object = match endpoint {
+                Endpoint::Token => limited(&name(number), &registry, &["team/app"]),
+                _ => manifest(&name(number), &[&registry]),
+            };
+            objects.create(&object).await?;
+        }
+        for (number, (kind, reason)) in cases.iter().enumerate() {
+            objects
+                .has(&name(number), "Ready", "False", reason)
+                .await
+                .with_context(|| format!("{kind:?}"))?;
+        }
     }
     let open = open("open", None)?;
     for (number, (kind, reason)) in login_cases().into_iter().enumerate() {
@@ -263,17 +165,15 @@ async fn tokens(scene: &Scene) -> Result<Vec<String>> {
         entra >= 3 && acr >= 3,
         "{entra} Entra tokens, {acr} tokens of registries"
     );
-    let config = scene.objects().docker_config("healthy").await?;
-    let config: Value = serde_json::from_slice(&config)?;
-    let held = config["auths"]
-        .as_object()
-        .into_iter()
-        .flat_map(|auths| auths.values());
-    let held = held
-        .filter_map(|entry| entry["password"].as_str())
-        .map(str::to_owned);
-    let assertion = tokio::fs::read_to_string(scene.token_path()).await?;
-    for token in held.chain([assertion]) {
+    let mut held = vec![tokio::fs::read_to_string(scene.token_path()).await?];
+    for name in ["healthy", "narrow"] {
+        let config = scene.objects().docker_config(name).await?;
+        let config: Value = serde_json::from_slice(&config)?;
+        let auths = config["auths"].as_object().context("entries")?;
+        let passwords = auths.values().filter_map(|a| a["password"].as_str());
+        held.extend(passwords.map(str::to_owned));
+    }
+    for token in held {
         ensure!(tokens.contains(&token), "the emulator kept not every token");
     }
     // Its kubeconfig names a file beside it with a token for the API server.
@@ -319,6 +219,7 @@ async fn nothing_leaks(format: &str) -> Result<()> {
     for (endpoint, cases) in [
         (Endpoint::Login, login_cases().len()),
         (Endpoint::Exchange, exchange_cases().len()),
+        (Endpoint::Token, token_cases().len()),
     ] {
         let faults = scene
             .journal(endpoint)
@@ -327,11 +228,11 @@ async fn nothing_leaks(format: &str) -> Result<()> {
             .count();
         assert!(faults >= cases, "{faults} faults at {endpoint:?}");
     }
-    let secret = json!(scene.objects().secret("healthy").await?).to_string();
-    assert!(
-        !scanner.sightings(&secret).is_empty(),
-        "the scanner is blind"
-    );
+    for name in ["healthy", "narrow"] {
+        let secret = json!(scene.objects().secret(name).await?).to_string();
+        let seen = scanner.sightings(&secret);
+        assert!(!seen.is_empty(), "the scanner is blind");
+    }
     assert!(
         !scene
             .emulator
