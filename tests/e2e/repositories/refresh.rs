@@ -1,12 +1,14 @@
 //! Limited tokens live 75 minutes, and roles change meanwhile.
 
 use anyhow::Context as _;
+use azure_emulator::fault::{Fault, Kind, Match};
+use azure_emulator::journal::Endpoint;
+use azure_emulator::state::Mode;
 use jiff::SignedDuration;
 use serde_json::json;
 
 use super::{APP, OTHER, attribute_based, classic, image, let_read, limits};
-use crate::harness::{Scene, condition, limited, run};
-use azure_emulator::state::Mode;
+use crate::harness::{Scene, condition, limited, manifest, run};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
@@ -152,6 +154,40 @@ fn a_scope_that_is_refused_for_good_costs_few_exchanges() {
         let (logins, exchanges) = scene.upstream_calls();
         assert_eq!(logins, 1);
         assert!(exchanges <= 4, "{exchanges} exchanges in 13 minutes");
+        Ok(())
+    });
+}
+
+#[test]
+fn retry_after_of_the_token_endpoint_is_a_floor_for_the_whole_registry() {
+    run(async {
+        let scene = Scene::with_own_time("token-floor").await?;
+        let contoso = scene.registry("contoso").await?;
+        let throttle = Kind::Throttle {
+            retry_after: Some(300),
+            http_date: false,
+            json: false,
+        };
+        let matching = Match::registry(&contoso.server);
+        let fault = Fault::new(Endpoint::Token, matching, throttle).times(1);
+        scene.emulator.add_fault(fault);
+        let _acrcred = scene.start().await?;
+        let objects = scene.objects();
+        objects.create(&limited("first", &contoso, &["a"])).await?;
+        objects.has("first", "Ready", "False", "Throttled").await?;
+        objects.create(&limited("other", &contoso, &["b"])).await?;
+        objects.create(&manifest("wide", &[&contoso])).await?;
+        objects.has("other", "Ready", "False", "Throttled").await?;
+        // The refresh token is there: who needs no more of the registry has it.
+        objects.ready("wide").await?;
+        scene.advance(4 * MINUTE);
+        objects.create(&limited("late", &contoso, &["c"])).await?;
+        objects.has("late", "Ready", "False", "Throttled").await?;
+        assert_eq!((scene.upstream_calls(), limits(&scene).len()), ((1, 1), 1));
+        scene.advance(2 * MINUTE);
+        for name in ["first", "other", "late"] {
+            objects.ready(name).await?;
+        }
         Ok(())
     });
 }
