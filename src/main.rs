@@ -92,7 +92,19 @@ async fn run(config: Config) -> Result<(), Failure> {
     };
     let admin = tokio::spawn(admin.serve(listener, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    match controller::is_fenced(&client).await {
+    tokio::spawn(async move { warn_where_unfenced(&client).await });
+    controller.run(stop.clone()).await;
+    if !stop.is_cancelled() {
+        return Err("a watch of the API server ended for good; see the log".into());
+    }
+    admin.await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What RBAC cannot say is said by admission policies, and nobody notices where they are missing.
+async fn warn_where_unfenced(client: &kube::Client) {
+    match controller::is_fenced(client).await {
         Some(true) => {}
         Some(false) => tracing::warn!(
             "no admission policy keeps this ServiceAccount from Secrets that are not acrcred's; apply config/policy"
@@ -101,16 +113,9 @@ async fn run(config: Config) -> Result<(), Failure> {
             "could not find out whether an admission policy limits this ServiceAccount; check that config/policy is applied"
         ),
     }
-    if controller::is_impersonation_unfenced(&client).await {
+    if controller::is_impersonation_unfenced(client).await {
         tracing::warn!(
             "no admission policy limits the ServiceAccount tokens that acrcred may make; apply config/impersonation"
         );
     }
-    controller.run(stop.clone()).await;
-    if !stop.is_cancelled() {
-        return Err("a watch of the API server ended for good; see the log".into());
-    }
-    admin.await?;
-    tracing::info!("stopped");
-    Ok(())
 }

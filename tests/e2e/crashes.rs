@@ -110,7 +110,8 @@ impl Stage {
             Ok(now) if now > reads => Ok(()),
             other => Err(format!("{other:?}")),
         })
-        .await?;
+        .await
+        .with_context(|| format!("{death:?}: {}", program.log().unwrap_or_default()))?;
         objects.ready("acr").await?;
         // Another object shows that it works, and has had the time for more than it should do.
         let control = scene.registry("control").await?;

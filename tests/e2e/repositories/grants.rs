@@ -196,12 +196,8 @@ async fn acr_pull_is_not_enough(body: BodyStyle) -> Result<()> {
 #[test]
 fn acr_pull_is_not_enough_on_an_attribute_based_registry() {
     run(async {
-        futures::future::try_join(
-            acr_pull_is_not_enough(BodyStyle::Acr),
-            acr_pull_is_not_enough(BodyStyle::Compat),
-        )
-        .await?;
-        Ok(())
+        Box::pin(acr_pull_is_not_enough(BodyStyle::Acr)).await?;
+        Box::pin(acr_pull_is_not_enough(BodyStyle::Compat)).await
     });
 }
 
