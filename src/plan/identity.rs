@@ -2,13 +2,13 @@
 
 use kube::api::ObjectMeta;
 
-use super::Observed;
+use super::{Entitlement, Observed};
 use crate::api::{
     AUDIENCE_ANNOTATION, CLIENT_ID_ANNOTATION, FederationStatus, ServiceAccountIdentity,
     TENANT_ID_ANNOTATION,
 };
 use crate::credential::{
-    Cause, ClientId, Hop, Identity, LoginServer, MintError, Subject, TenantId,
+    Cause, ClientId, Digest, Hop, Identity, LoginServer, MintError, Scope, Subject, TenantId,
 };
 
 /// The `ServiceAccount` that an object names.
@@ -48,6 +48,20 @@ struct Applicant {
     subject: Subject,
 }
 
+// === impl Applicant ===
+
+impl Applicant {
+    fn at(self, server: &LoginServer) -> Identity {
+        Identity {
+            authority: server.authority().clone(),
+            tenant_id: self.tenant_id,
+            client_id: self.client_id,
+            audience: server.audience().clone(),
+            subject: self.subject,
+        }
+    }
+}
+
 // === impl ServiceAccountFacts ===
 
 impl ServiceAccountFacts {
@@ -71,18 +85,28 @@ pub(super) fn identity(
     observed: &Observed<'_>,
     server: &LoginServer,
 ) -> Result<Identity, MintError> {
-    let Applicant {
-        client_id,
-        tenant_id,
-        subject,
-    } = applicant(observed)?;
-    Ok(Identity {
-        authority: server.authority().clone(),
-        tenant_id,
-        client_id,
-        audience: server.audience().clone(),
-        subject,
-    })
+    Ok(applicant(observed)?.at(server))
+}
+
+/// Whether an entry of the Secret was minted with the controller's identity, for an object that has since named
+/// another one and is not, or no more, allowed the controller's.
+pub(super) fn is_withdrawn(
+    observed: &Observed<'_>,
+    entitlement: &Entitlement,
+    minted_for: &Digest,
+) -> bool {
+    let object = observed.object;
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let server = &entitlement.server;
+    let is_allowed =
+        object.spec.identity.is_none() || observed.settings.policy.allows(namespace, server);
+    let is_of = |own: Applicant| {
+        let own = own.at(server);
+        [&Scope::Registry, &entitlement.scope]
+            .iter()
+            .any(|scope| own.digest(server, scope) == *minted_for)
+    };
+    !is_allowed && own(observed).is_ok_and(is_of)
 }
 
 /// Whether the object's identity is known to be gone or unusable: what was minted with it goes too.

@@ -12,7 +12,7 @@ use super::{
     SecretWrite, Snapshot, State, entitlement, failure, identity, refresh, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
-use crate::credential::{Cause, Credential, Hop, LoginServer, MintError, saturating_add};
+use crate::credential::{Cause, Credential, Digest, Hop, LoginServer, MintError, saturating_add};
 
 /// What came of each planned mint.
 pub type Outcomes = BTreeMap<LoginServer, Result<Credential, MintError>>;
@@ -147,10 +147,13 @@ fn entries(
     };
     let held = |entitlement: &Entitlement| {
         let token = present?.token(entitlement)?;
-        let entry = present?.minted_entry(entitlement);
-        Some(DesiredEntry {
+        let minted_for = present?
+            .minted_entry(entitlement)
+            .map(|entry| entry.minted_for);
+        let is_withdrawn = |digest: &Digest| identity::is_withdrawn(observed, entitlement, digest);
+        (!minted_for.as_ref().is_some_and(is_withdrawn)).then(|| DesiredEntry {
             token: token.clone(),
-            minted_for: entry.map(|entry| entry.minted_for.as_str().to_owned()),
+            minted_for: minted_for.map(|digest| digest.as_str().to_owned()),
         })
     };
     let entry = |decision: &Decision| match decision {

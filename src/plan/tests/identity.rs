@@ -224,3 +224,24 @@ fn the_status_says_what_entra_must_trust_before_anything_worked() {
         "{told}"
     );
 }
+
+#[test]
+fn what_the_controller_minted_does_not_outlive_the_policy_under_another_identity() {
+    for (is_allowed, left) in [(true, &[CONTOSO][..]), (false, &[])] {
+        let mut world = World::ready(&[CONTOSO]);
+        if !is_allowed {
+            world.forbid_everything();
+        }
+        world.service_account = found(facts());
+        world.edit(|spec| {
+            spec.identity = Some(ServiceAccountIdentity {
+                service_account_name: "puller".into(),
+                client_id: None,
+                tenant_id: None,
+            });
+        });
+        // What replaces it cannot be had.
+        world.look_failing(unavailable());
+        assert_eq!(hosts(world.secret()), left, "{is_allowed}");
+    }
+}
