@@ -53,7 +53,15 @@ impl<K: Hash + Eq + Clone> Floors<K> {
         };
         let mut floors = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         floors.retain(|_, (until, _)| now < *until);
-        floors.insert(key.clone(), (saturating_add(now, wait), error));
+        // What was refused to one identity says nothing of another: others are only asked to wait.
+        let for_others = match error.cause {
+            Cause::Throttled | Cause::Unavailable => error,
+            _ => MintError {
+                retry_after: error.retry_after,
+                ..MintError::new(error.hop, Cause::Throttled)
+            },
+        };
+        floors.insert(key.clone(), (saturating_add(now, wait), for_others));
         error
     }
 }

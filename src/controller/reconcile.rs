@@ -85,9 +85,12 @@ impl Controller {
         });
         let outcomes = self.mint(object, key, &plan).await;
         if let Some(request) = &mut observed.refresh {
-            request.serve(&outcomes);
+            request.serve(&outcomes, &observed.secret);
         }
-        memory.refresh.clone_from(&observed.refresh);
+        // Who removes the annotation in between is not served more often.
+        if observed.refresh.is_some() {
+            memory.refresh.clone_from(&observed.refresh);
+        }
         observed.issuer = self.issuer();
         let known_before = memory.secret.as_ref() == Some(&observed.secret);
         let attempts = &mut memory.attempts;

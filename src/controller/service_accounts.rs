@@ -96,7 +96,7 @@ impl AssertionSource for TokenRequests<'_> {
             .await
             .map_err(|error| {
                 tracing::warn!(%error, "no assertion");
-                failed(Cause::Unavailable)
+                failed(Cause::ApiServer)
             })?
             .map_err(|status| refused(&status))?;
         let token = answer.status.map(|status| Token::new(status.token));
@@ -127,7 +127,7 @@ fn refused(status: &Status) -> MintError {
         403 => Cause::ImpersonationForbidden,
         404 => Cause::NoServiceAccount,
         409 => Cause::ServiceAccountChanged,
-        _ => Cause::Malformed,
+        _ => Cause::ApiServer,
     };
     MintError {
         status: Some(status.code),

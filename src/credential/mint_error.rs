@@ -49,6 +49,8 @@ pub enum Cause {
     NoServiceAccount,
     /// The API server does not let us read that `ServiceAccount`, or request its token.
     ImpersonationForbidden,
+    /// The API server gave no token of the `ServiceAccount`, and did not refuse it either.
+    ApiServer,
     /// The `ServiceAccount` was re-created, or the API server speaks of another one.
     ServiceAccountChanged,
     /// Neither the object nor the `ServiceAccount` names a client id.
@@ -152,6 +154,7 @@ impl Cause {
             Self::NoAssertion => "no_assertion",
             Self::NoServiceAccount => "no_service_account",
             Self::ImpersonationForbidden => "impersonation_forbidden",
+            Self::ApiServer => "api_server",
             Self::ServiceAccountChanged => "service_account_changed",
             Self::NoClientId => "no_client_id",
             Self::InvalidClientId => "invalid_client_id",

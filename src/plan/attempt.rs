@@ -17,8 +17,8 @@ pub struct Attempt {
     pub error: MintError,
     /// How many in a row since a change of the spec started the count anew.
     pub failures: u32,
-    /// Of a class that is only borne for a while: which, and when the first of them happened.
-    borne: Option<(Class, Timestamp)>,
+    /// Since when failures happen of the classes that are only borne for a while.
+    borne: Borne,
     /// When the next attempt is due.
     retry_at: Timestamp,
     /// Before this the upstream wants no other, whatever changes.
@@ -27,6 +27,13 @@ pub struct Attempt {
     revision: Revision,
     /// Before this, a change of the spec neither brings the next attempt forward nor starts anew.
     reset_after: Timestamp,
+}
+
+/// When the first failure of each class happened that is only borne for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Borne {
+    propagation: Option<Timestamp>,
+    escalating: Option<Timestamp>,
 }
 
 /// What asks for an attempt: a change of it starts the count anew.
@@ -66,7 +73,8 @@ impl Attempt {
             |previous: &&Self| previous.revision == revision || now < previous.reset_after;
         let same = previous.filter(is_same);
         let failures = same.map_or(1, |same| same.failures.saturating_add(1));
-        let borne = borne(same.and_then(|same| same.borne), error.class(), now);
+        let borne = same.map(|same| same.borne).unwrap_or_default();
+        let borne = borne.with(error.class(), now);
         let delay = delay(&error, failures, borne, now);
         let spread = 1.0 + SPREAD * (2.0 * fraction_of(&[seed, &failures.to_string()]) - 1.0);
         let delay = SignedDuration::from_secs_f64(delay.as_secs_f64() * spread);
@@ -102,50 +110,40 @@ impl Attempt {
 
     /// Whether somebody must act before this can work.
     pub fn is_terminal(&self, now: Timestamp) -> bool {
-        is_terminal(self.error.class(), self.borne, now)
+        self.borne.is_over(self.error.class(), now)
     }
 }
 
-/// How long failures of a class are borne before somebody must act; `None`: for ever.
-fn patience(class: Class) -> Option<SignedDuration> {
-    match class {
-        Class::Terminal | Class::Awaited => Some(SignedDuration::ZERO),
-        Class::Propagation => Some(PROPAGATION_LIMIT),
-        Class::Escalating => Some(ESCALATION_LIMIT),
-        Class::Retryable => None,
+// === impl Borne ===
+
+impl Borne {
+    /// Another class in between, an outage for one, does not start the count anew: what was there before is
+    /// there after it.
+    fn with(mut self, class: Class, now: Timestamp) -> Self {
+        match class {
+            Class::Propagation => _ = self.propagation.get_or_insert(now),
+            Class::Escalating => _ = self.escalating.get_or_insert(now),
+            Class::Terminal | Class::Awaited | Class::Retryable => {}
+        }
+        self
+    }
+
+    fn is_over(self, class: Class, now: Timestamp) -> bool {
+        let (since, patience) = match class {
+            Class::Terminal | Class::Awaited => return true,
+            Class::Retryable => return false,
+            Class::Propagation => (self.propagation, PROPAGATION_LIMIT),
+            Class::Escalating => (self.escalating, ESCALATION_LIMIT),
+        };
+        since.is_some_and(|since| now.duration_since(since) >= patience)
     }
 }
 
-/// An outage in between does not start the count anew: what was there before is there after it.
-fn borne(
-    before: Option<(Class, Timestamp)>,
-    class: Class,
-    now: Timestamp,
-) -> Option<(Class, Timestamp)> {
-    match (patience(class), before) {
-        (None, before) => before,
-        (Some(_), Some((same, since))) if same == class => Some((same, since)),
-        (Some(_), _) => Some((class, now)),
-    }
-}
-
-fn is_terminal(class: Class, borne: Option<(Class, Timestamp)>, now: Timestamp) -> bool {
-    match (patience(class), borne) {
-        (Some(patience), Some((_, since))) => now.duration_since(since) >= patience,
-        _ => false,
-    }
-}
-
-fn delay(
-    error: &MintError,
-    failures: u32,
-    borne: Option<(Class, Timestamp)>,
-    now: Timestamp,
-) -> SignedDuration {
+fn delay(error: &MintError, failures: u32, borne: Borne, now: Timestamp) -> SignedDuration {
     let class = error.class();
     let first = match class {
         Class::Retryable | Class::Awaited => RETRY_FIRST,
-        _ if is_terminal(class, borne, now) => return TERMINAL,
+        _ if borne.is_over(class, now) => return TERMINAL,
         Class::Escalating => RETRY_FIRST,
         Class::Propagation | Class::Terminal => PROPAGATION_FIRST,
     };

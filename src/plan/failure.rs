@@ -83,7 +83,7 @@ pub fn reason(cause: Cause) -> Reason {
         }
         Cause::InsufficientScope => Reason::InsufficientScope,
         Cause::Throttled => Reason::Throttled,
-        Cause::Unavailable => Reason::UpstreamUnavailable,
+        Cause::ApiServer | Cause::Unavailable => Reason::UpstreamUnavailable,
         Cause::Malformed | Cause::ExcessiveScope | Cause::ExpiredOnArrival => {
             Reason::MalformedAnswer
         }

@@ -2,13 +2,13 @@
 
 use kube::api::ObjectMeta;
 
-use super::{Entitlement, Observed};
+use super::{Entitlement, Entry, Observed};
 use crate::api::{
     AUDIENCE_ANNOTATION, CLIENT_ID_ANNOTATION, FederationStatus, ServiceAccountIdentity,
     TENANT_ID_ANNOTATION,
 };
 use crate::credential::{
-    Cause, ClientId, Digest, Hop, Identity, LoginServer, MintError, Scope, Subject, TenantId,
+    Cause, ClientId, Hop, Identity, LoginServer, MintError, Subject, TenantId,
 };
 
 /// The `ServiceAccount` that an object names.
@@ -48,20 +48,6 @@ struct Applicant {
     subject: Subject,
 }
 
-// === impl Applicant ===
-
-impl Applicant {
-    fn at(self, server: &LoginServer) -> Identity {
-        Identity {
-            authority: server.authority().clone(),
-            tenant_id: self.tenant_id,
-            client_id: self.client_id,
-            audience: server.audience().clone(),
-            subject: self.subject,
-        }
-    }
-}
-
 // === impl ServiceAccountFacts ===
 
 impl ServiceAccountFacts {
@@ -85,28 +71,35 @@ pub(super) fn identity(
     observed: &Observed<'_>,
     server: &LoginServer,
 ) -> Result<Identity, MintError> {
-    Ok(applicant(observed)?.at(server))
+    let Applicant {
+        client_id,
+        tenant_id,
+        subject,
+    } = applicant(observed)?;
+    Ok(Identity {
+        authority: server.authority().clone(),
+        tenant_id,
+        client_id,
+        audience: server.audience().clone(),
+        subject,
+    })
 }
 
-/// Whether an entry of the Secret was minted with the controller's identity, for an object that has since named
-/// another one and is not, or no more, allowed the controller's.
+/// Whether an entry of the Secret is, as far as we know, the controller's, while the object names another identity
+/// and is not, or no more, allowed the controller's.
 pub(super) fn is_withdrawn(
     observed: &Observed<'_>,
     entitlement: &Entitlement,
-    minted_for: &Digest,
+    entry: Option<&Entry>,
 ) -> bool {
     let object = observed.object;
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let server = &entitlement.server;
-    let is_allowed =
-        object.spec.identity.is_none() || observed.settings.policy.allows(namespace, server);
-    let is_of = |own: Applicant| {
-        let own = own.at(server);
-        [&Scope::Registry, &entitlement.scope]
-            .iter()
-            .any(|scope| own.digest(server, scope) == *minted_for)
-    };
-    !is_allowed && own(observed).is_ok_and(is_of)
+    object.spec.identity.is_some()
+        && !observed
+            .settings
+            .policy
+            .allows(namespace, &entitlement.server)
+        && !entry.is_some_and(|entry| entry.impersonated)
 }
 
 /// Whether the object's identity is known to be gone or unusable: what was minted with it goes too.
@@ -117,19 +110,35 @@ pub(super) fn is_forfeited(observed: &Observed<'_>) -> bool {
 
 /// What Entra must be told to trust, as far as it is known.
 pub(super) fn federation(observed: &Observed<'_>) -> Option<FederationStatus> {
+    let before = observed
+        .object
+        .status
+        .as_ref()
+        .and_then(|status| status.identity.as_ref());
     let Applicant {
         client_id,
         tenant_id,
         subject,
-    } = applicant(observed).ok()?;
-    let before = observed.object.status.as_ref();
-    let own = observed.federation.as_ref().ok();
-    let issuer = observed
-        .issuer
-        .as_ref()
-        .or(own.map(|own| &own.issuer))
-        // Before the first assertion of this process, its predecessor's word is good enough to be shown.
-        .or_else(|| before?.identity.as_ref()?.issuer.as_ref());
+    } = match applicant(observed) {
+        Ok(applicant) => applicant,
+        // Not told for the moment: what was known is as good as it was.
+        Err(error)
+            if observed.object.spec.identity.is_some() && !error.cause.ends_entitlement() =>
+        {
+            return before.cloned();
+        }
+        Err(_) => return None,
+    };
+    let own = observed.federation.as_ref().ok().map(|own| &own.issuer);
+    let learnt = observed.issuer.as_ref();
+    // After a change of the issuer, a file and the API server may speak of two.
+    let issuer = if observed.object.spec.identity.is_some() {
+        learnt.or(own)
+    } else {
+        own.or(learnt)
+    };
+    // Before the first assertion of this process, its predecessor's word is good enough to be shown.
+    let issuer = issuer.or(before.and_then(|before| before.issuer.as_ref()));
     Some(FederationStatus {
         issuer: issuer.cloned(),
         subject: subject.name,
@@ -171,7 +180,7 @@ fn impersonated(
         ServiceAccountState::Forbidden => {
             return Err(assertion_error(Cause::ImpersonationForbidden));
         }
-        ServiceAccountState::Unread => return Err(assertion_error(Cause::Unavailable)),
+        ServiceAccountState::Unread => return Err(assertion_error(Cause::ApiServer)),
     };
     let settings = observed.settings;
     let client_id = named.client_id.as_ref().or(account.client_id.as_ref());
@@ -191,17 +200,23 @@ fn impersonated(
         None => allowed.first(),
     };
     let namespace = observed.object.metadata.namespace.as_deref();
+    let name = format!(
+        "system:serviceaccount:{}:{}",
+        namespace.unwrap_or_default(),
+        named.service_account_name
+    );
+    // The controller's own identity is for those whom the policy names, also where its token is in the cache.
+    let own = observed.federation.as_ref();
+    if own.is_ok_and(|own| own.subject.name == name) {
+        return Err(assertion_error(Cause::ImpersonationForbidden));
+    }
     Ok(Applicant {
         client_id: client_id
             .parse()
             .map_err(|_| assertion_error(Cause::InvalidClientId))?,
         tenant_id,
         subject: Subject {
-            name: format!(
-                "system:serviceaccount:{}:{}",
-                namespace.unwrap_or_default(),
-                named.service_account_name
-            ),
+            name,
             service_account_uid: account.uid.clone(),
             audience: audience
                 .ok_or_else(|| assertion_error(Cause::AudienceNotAllowed))?

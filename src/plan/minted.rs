@@ -28,6 +28,9 @@ pub(super) struct MintedEntry {
     pub minted_for: String,
     /// Digest of the token.
     pub token: String,
+    /// Whether it was minted with the identity of a `ServiceAccount` of the object's namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub impersonated: bool,
 }
 
 const VERSION: u8 = 1;
@@ -73,7 +76,11 @@ mod fuzz {
             registries in btree_map(text(), (text(), text()), 0..4),
             keys in vec(text(), 0..4),
         ) {
-            let entry = |(minted_for, token)| MintedEntry { minted_for, token };
+            let entry = |(minted_for, token): (String, String)| MintedEntry {
+                impersonated: token.len() % 2 == 0,
+                minted_for,
+                token,
+            };
             let minted = Minted {
                 registries: registries.into_iter().map(|(server, e)| (server, entry(e))).collect(),
                 ..Minted::new(keys.clone(), keys)

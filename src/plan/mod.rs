@@ -220,6 +220,17 @@ impl Mint {
 // === impl SecretState ===
 
 impl SecretState {
+    /// Whether it holds the token with this digest.
+    fn holds(&self, digest: &str) -> bool {
+        match self {
+            Self::Present(snapshot) => {
+                let mut tokens = snapshot.tokens.values();
+                tokens.any(|(token, _)| token.digest().as_str() == digest)
+            }
+            Self::Absent | Self::Hidden => false,
+        }
+    }
+
     /// The snapshot of a Secret that belongs to the object.
     pub(crate) fn ours(&self, object: &AcrCredential, now: Timestamp) -> Option<&Snapshot> {
         match self {
@@ -268,7 +279,11 @@ fn must_shrink(observed: &Observed<'_>, registries: &[(String, Decision)], now: 
     };
     let entitlements = || registries.iter().filter_map(|(_, d)| d.entitlement());
     let may_stay = |host: &String| {
-        entitlements().any(|to| to.server.as_str() == host && snapshot.token(to).is_some())
+        entitlements().any(|to| {
+            to.server.as_str() == host
+                && snapshot.token(to).is_some()
+                && !identity::is_withdrawn(observed, to, snapshot.minted_entry(to).as_ref())
+        })
     };
     snapshot.ownership(observed.object, now) == Ownership::Ours
         && !snapshot.tokens.keys().all(may_stay)

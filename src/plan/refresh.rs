@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::settle::Outcomes;
-use super::{Observed, Snapshot};
+use super::{Observed, SecretState, Snapshot};
 use crate::api::AcrCredential;
 use crate::credential::saturating_add;
 
@@ -28,7 +28,7 @@ const INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 // === impl RefreshRequest ===
 
 impl RefreshRequest {
-    /// What `object` asks for, after `previous`. `first_seen` tells when a value was seen first.
+    /// What `object` asks for, after `previous`, the last that it asked for. `first_seen` tells when a value was seen first.
     pub fn of(
         object: &AcrCredential,
         previous: Option<&Self>,
@@ -45,8 +45,15 @@ impl RefreshRequest {
             }),
             _ if is_handled => None,
             _ => {
-                let not_before = previous.map(|previous| saturating_add(previous.since, INTERVAL));
                 let since = first_seen(value);
+                // One that has not begun is replaced; one that has, is followed after a while.
+                let not_before = previous.map(|previous| {
+                    if previous.since > since {
+                        previous.since
+                    } else {
+                        saturating_add(previous.since, INTERVAL)
+                    }
+                });
                 Some(Self {
                     value: value.to_owned(),
                     since: not_before.map_or(since, |bound| bound.max(since)),
@@ -57,8 +64,9 @@ impl RefreshRequest {
         }
     }
 
-    /// Takes note of what was minted since it was made.
-    pub fn serve(&mut self, outcomes: &Outcomes) {
+    /// Takes note of what was minted since it was made; what `secret` does not hold any more is forgotten.
+    pub fn serve(&mut self, outcomes: &Outcomes, secret: &SecretState) {
+        self.served_by.retain(|digest| secret.holds(digest));
         let minted = outcomes.values().flatten();
         self.served_by
             .extend(minted.map(|minted| minted.token.digest().as_str().to_owned()));

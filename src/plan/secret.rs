@@ -50,6 +50,8 @@ pub(super) struct DesiredEntry {
     pub token: Token,
     /// `None` for a token that we did not mint and leave until we have a better one.
     pub minted_for: Option<String>,
+    /// Whether it was minted with the identity of a `ServiceAccount` of the object's namespace.
+    pub impersonated: bool,
 }
 
 /// What a user wants on the Secret, without what the operator does not allow.
@@ -176,10 +178,12 @@ fn desired(
         config.tokens.insert(host.clone(), entry.token.clone());
         if let Some(minted_for) = &entry.minted_for {
             let token = entry.token.digest().as_str().to_owned();
-            let minted_for = minted_for.clone();
-            minted
-                .registries
-                .insert(host.clone(), MintedEntry { minted_for, token });
+            let minted_entry = MintedEntry {
+                minted_for: minted_for.clone(),
+                token,
+                impersonated: entry.impersonated,
+            };
+            minted.registries.insert(host.clone(), minted_entry);
         }
     }
     let mut labels = metadata.labels.clone();

@@ -12,7 +12,7 @@ use super::{
     SecretWrite, Snapshot, State, entitlement, failure, identity, refresh, schedule,
 };
 use crate::api::{AcrCredentialStatus, Reason};
-use crate::credential::{Cause, Credential, Digest, Hop, LoginServer, MintError, saturating_add};
+use crate::credential::{Cause, Credential, Hop, LoginServer, MintError, saturating_add};
 
 /// What came of each planned mint.
 pub type Outcomes = BTreeMap<LoginServer, Result<Credential, MintError>>;
@@ -143,17 +143,16 @@ fn entries(
         Some(DesiredEntry {
             token: outcome.as_ref().ok()?.token.clone(),
             minted_for: Some(mint.digest().as_str().to_owned()),
+            impersonated: observed.object.spec.identity.is_some(),
         })
     };
     let held = |entitlement: &Entitlement| {
         let token = present?.token(entitlement)?;
-        let minted_for = present?
-            .minted_entry(entitlement)
-            .map(|entry| entry.minted_for);
-        let is_withdrawn = |digest: &Digest| identity::is_withdrawn(observed, entitlement, digest);
-        (!minted_for.as_ref().is_some_and(is_withdrawn)).then(|| DesiredEntry {
+        let entry = present?.minted_entry(entitlement);
+        (!identity::is_withdrawn(observed, entitlement, entry.as_ref())).then(|| DesiredEntry {
             token: token.clone(),
-            minted_for: minted_for.map(|digest| digest.as_str().to_owned()),
+            impersonated: entry.as_ref().is_some_and(|entry| entry.impersonated),
+            minted_for: entry.map(|entry| entry.minted_for.as_str().to_owned()),
         })
     };
     let entry = |decision: &Decision| match decision {
@@ -175,7 +174,10 @@ fn registry_states(
     let present = observed.secret.ours(observed.object, now);
     let state = |(host, decision): &(String, Decision)| {
         let entitlement = decision.entitlement();
-        let held = || present?.minted_entry(entitlement?);
+        let held = || {
+            let entry = present?.minted_entry(entitlement?)?;
+            (!identity::is_withdrawn(observed, entitlement?, Some(&entry))).then_some(entry)
+        };
         let problem = match decision {
             Decision::Refuse(refusal) => Some((refusal.clone(), true)),
             // Nothing is tried: what failed before is remembered, and says nothing of now.

@@ -12,6 +12,8 @@ use crate::api::{ADOPT_ANNOTATION, MINTED_ANNOTATION, OWNER_UID_ANNOTATION};
 use crate::credential::{Claims, Digest, DockerConfig, Lifetime, Token};
 
 pub(super) const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
+/// As long as the longest answer that a token is taken from, in bytes.
+const LONGEST_TOKEN: usize = 64 * 1024;
 pub(super) const PAYLOAD_KEY: &str = ".dockerconfigjson";
 
 /// The Secret as the API server last showed it to us.
@@ -43,6 +45,7 @@ pub struct Entry {
     /// When it works.
     pub lifetime: Lifetime,
     pub(super) minted_for: Digest,
+    pub(super) impersonated: bool,
 }
 
 // === impl Snapshot ===
@@ -55,6 +58,13 @@ impl Snapshot {
         let annotations = metadata.annotations.clone().unwrap_or_default();
         let payload = secret.data.as_ref().and_then(|data| data.get(PAYLOAD_KEY));
         let config = payload.and_then(|payload| DockerConfig::decode(&payload.0).ok());
+        let config = config.map(|mut config| {
+            // None of ours is that long: kept and parsed at every look, it would cost whoever else is served.
+            config
+                .tokens
+                .retain(|_, token| token.expose().len() <= LONGEST_TOKEN);
+            config
+        });
         let is_exact = match (&config, payload) {
             (Some(config), Some(payload)) => config.encode() == payload.0,
             _ => false,
@@ -120,6 +130,7 @@ impl Snapshot {
         (token.digest().as_str() == minted.token).then_some(Entry {
             lifetime: (*lifetime)?,
             minted_for: Digest::stated(&minted.minted_for),
+            impersonated: minted.impersonated,
         })
     }
 }

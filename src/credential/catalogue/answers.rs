@@ -3,7 +3,7 @@
 use super::When::{Other, Status};
 use super::{Failure, Who, row};
 use crate::credential::mint_error::Cause::{
-    ArmTokenRefused, AudienceNotAllowed, EntraRefused, ExcessiveScope, ExpiredOnArrival,
+    ApiServer, ArmTokenRefused, AudienceNotAllowed, EntraRefused, ExcessiveScope, ExpiredOnArrival,
     ImpersonationForbidden, InsufficientScope, InvalidClientId, InvalidTenantId, Malformed,
     NoAssertion, NoClientId, NoServiceAccount, NoTenantId, RegistryForbidden, RegistryRefused,
     RequestRefused, ServiceAccountChanged, Throttled, Unavailable,
@@ -90,6 +90,10 @@ pub(super) static OTHERS: &[Failure] = &[
         "the API server does not let acrcred use this ServiceAccount",
         Who::Operator,
         "bind the role acrcred-impersonation in this namespace, and keep its policy's audiences equal to --impersonation-audiences"),
+    row(Other("no answer of the API server about that ServiceAccount, or one that cannot be used"), ApiServer, Retryable,
+        "the API server gave no token of the ServiceAccount",
+        Who::Cluster,
+        "look at the API server's health and log"),
     row(Other("that ServiceAccount was re-created meanwhile"), ServiceAccountChanged, Retryable,
         "the ServiceAccount changed while its token was requested",
         Who::Nobody,

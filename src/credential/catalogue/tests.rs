@@ -63,7 +63,8 @@ fn after(cause: Cause) -> Option<Cause> {
     Some(match cause {
         Cause::NoAssertion => Cause::NoServiceAccount,
         Cause::NoServiceAccount => Cause::ImpersonationForbidden,
-        Cause::ImpersonationForbidden => Cause::ServiceAccountChanged,
+        Cause::ImpersonationForbidden => Cause::ApiServer,
+        Cause::ApiServer => Cause::ServiceAccountChanged,
         Cause::ServiceAccountChanged => Cause::NoClientId,
         Cause::NoClientId => Cause::InvalidClientId,
         Cause::InvalidClientId => Cause::NoTenantId,

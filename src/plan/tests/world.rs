@@ -183,8 +183,9 @@ impl World {
             let outcome = answer(server.as_str()).map(|life| self.credential(life, scope));
             outcomes.insert(server.clone(), outcome);
         }
+        let secret = self.observed(None).secret;
         if let Some(request) = &mut self.refresh {
-            request.serve(&outcomes);
+            request.serve(&outcomes, &secret);
         }
         let (mut writes, mut refused, mut rounds) = (Vec::new(), None, 0);
         let settled = loop {
