@@ -1,11 +1,11 @@
-//! Azure's part: the emulator with one identity and three registries.
+//! Azure's part: the emulator with two identities and three registries.
 
 use anyhow::Result;
 use azure_emulator::journal::{Endpoint, Entry, Listener};
 use azure_emulator::registry::{ArmAuth, Registry};
 use azure_emulator::roles::Role;
 use azure_emulator::state::{
-    Cluster as Issuer, Identity, JwksSource, RoleAssignment, State, Tenant,
+    Cluster as Issuer, FederatedCredential, Identity, JwksSource, RoleAssignment, State, Tenant,
 };
 use azure_emulator::{Emulator, Options};
 use controlplane::Tool;
@@ -15,8 +15,13 @@ use crate::folder::Folder;
 use crate::pod;
 use crate::stop::{in_one_piece, wait};
 
-pub const TENANT: &str = "8d5c1e3a-0f4b-4c2d-9a6e-7b1f2c3d4e5f";
+/// The tenant that `config/samples` names.
+pub const TENANT: &str = "00000000-0000-4000-8000-000000000002";
 pub const CLIENT: &str = "3f9a7c21-5b8e-4d60-8c1f-a2b4c6d8e0f1";
+/// The identity of a team, with its `ServiceAccount`, as `config/samples/service-account-identity.yaml` names them.
+pub const TEAM_CLIENT: &str = "00000000-0000-4000-8000-000000000001";
+const TEAM_SUBJECT: &str = "system:serviceaccount:demo:puller";
+const TEAM_AUDIENCE: &str = "api://AzureCRTokenExchange";
 /// Its authentication-as-arm is disabled, as it should be.
 pub const CONTOSO: &str = "contoso.azurecr.io";
 /// Its authentication-as-arm is enabled, which is Azure's default.
@@ -128,20 +133,33 @@ fn state(cluster: &Cluster) -> State {
         jwks_cache_seconds: 0,
     };
     let identity = Identity::app(TENANT, CLIENT).trusting(control_plane.issuer(), pod::subject());
-    let role = |server| RoleAssignment::new(CLIENT, server, Role::AcrPull);
+    let team = Identity {
+        federated_credentials: vec![FederatedCredential {
+            audience: TEAM_AUDIENCE.into(),
+            ..FederatedCredential::new(control_plane.issuer(), TEAM_SUBJECT)
+        }],
+        ..Identity::app(TENANT, TEAM_CLIENT)
+    };
+    let role = |(client, server)| RoleAssignment::new(client, server, Role::AcrPull);
+    let roles = [
+        (CLIENT, CONTOSO),
+        (CLIENT, FABRIKAM),
+        (CLIENT, NORTHWIND),
+        (TEAM_CLIENT, CONTOSO),
+    ];
     State {
         clusters: vec![issuer],
         tenants: vec![Tenant {
             tenant_id: TENANT.into(),
             ..Tenant::default()
         }],
-        identities: vec![identity],
+        identities: vec![identity, team],
         registries: vec![
             registry(CONTOSO, ArmAuth::Disabled, Some(TOKEN_LIFE)),
             registry(FABRIKAM, ArmAuth::Enabled, Some(TOKEN_LIFE)),
             registry(NORTHWIND, ArmAuth::Disabled, None),
         ],
-        role_assignments: [CONTOSO, FABRIKAM, NORTHWIND].map(role).into(),
+        role_assignments: roles.map(role).into(),
         ..State::default()
     }
 }

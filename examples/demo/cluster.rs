@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use controlplane::{ControlPlane, Options, eventually};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
@@ -19,6 +20,8 @@ use crate::story::Story;
 
 /// How long a reconcile may take that takes a moment.
 pub const SOON: Duration = Duration::from_secs(20);
+/// The admission policy of `config/impersonation`.
+pub const TOKEN_POLICY: &str = "acrcred-impersonation";
 
 /// A running control plane; ends when dropped.
 pub struct Cluster {
@@ -107,6 +110,29 @@ impl Cluster {
                 Ok(_) => Err("a Secret that is not acrcred's could be created".to_owned()),
             },
         )
+        .await
+    }
+
+    /// Waits until the admission policy keeps a `ServiceAccount` from tokens of others for the API server.
+    pub async fn tokens_fenced(
+        &self,
+        (account, name): (&str, &str),
+        namespace: &str,
+    ) -> Result<()> {
+        let plane = &self.control_plane;
+        let client = plane.service_account_client(account, name).await?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
+        let (create, unlimited) = (PostParams::default(), TokenRequest::default());
+        eventually(SOON, "the policy on tokens is in force", async || {
+            let token = accounts
+                .create_token_request("default", &create, &unlimited)
+                .await;
+            match token {
+                Err(kube::Error::Api(status)) if status.message.contains(TOKEN_POLICY) => Ok(()),
+                Err(error) => Err(error.to_string()),
+                Ok(_) => Err("a token for the API server could be made".to_owned()),
+            }
+        })
         .await
     }
 

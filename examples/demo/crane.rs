@@ -64,7 +64,7 @@ impl<'a> Crane<'a> {
 
     /// Pulls an image; it must be the one that was pushed.
     pub async fn pull(&self, story: &Story, image: &Image) -> Result<()> {
-        let (reference, layout) = (image.reference(), format!("pulled/{}", image.server));
+        let (reference, layout) = (image.reference(), format!("pulled/{}", image.repository()));
         let pulled = self.folder.file(&layout);
         // crane adds to a layout that it finds.
         let _ = fs::remove_dir_all(&pulled);
@@ -87,8 +87,7 @@ impl<'a> Crane<'a> {
         let reference = image.reference();
         let line = self.line(&["pull", &reference, "never.tar"]);
         let said = line.refusal(story).await?;
-        let said =
-            said.with_context(|| format!("{reference} can be pulled without credentials"))?;
+        let said = said.with_context(|| format!("{reference} can be pulled"))?;
         let refused = said.contains("UNAUTHORIZED") || said.contains("401");
         ensure!(
             refused,

@@ -9,6 +9,8 @@ use crate::folder::Folder;
 /// An image in a registry.
 pub struct Image {
     pub server: &'static str,
+    /// Its path there.
+    pub repository: &'static str,
     pub tag: &'static str,
     /// `sha256:…` of its manifest.
     pub digest: String,
@@ -17,8 +19,9 @@ pub struct Image {
 const BLOCK: usize = 512;
 
 impl Image {
+    /// The repository, with its registry in front.
     pub fn repository(&self) -> String {
-        repository(self.server)
+        format!("{}/{}", self.server, self.repository)
     }
 
     pub fn reference(&self) -> String {
@@ -26,18 +29,11 @@ impl Image {
     }
 }
 
-/// The repository that the demo has in each registry.
-pub fn repository(server: &str) -> String {
-    format!("{server}/team/hello")
-}
-
-/// Writes a layer that no other registry has; returns its path in the folder.
-pub fn write_layer(folder: &Folder, server: &str) -> Result<String> {
-    let name = format!("{server}.tar");
-    fs::write(
-        folder.file(&name),
-        tar("hello.txt", &format!("hello from {server}\n")),
-    )?;
+/// Writes a layer that no other repository has; returns its path in the folder.
+pub fn write_layer(folder: &Folder, server: &str, repository: &str) -> Result<String> {
+    let name = format!("{server}-{}.tar", repository.replace('/', "-"));
+    let content = format!("hello from {repository} in {server}\n");
+    fs::write(folder.file(&name), tar("hello.txt", &content))?;
     Ok(name)
 }
 

@@ -15,6 +15,7 @@ mod cluster;
 mod crane;
 mod folder;
 mod hand;
+mod identities;
 mod image;
 mod play;
 mod pod;
@@ -56,7 +57,7 @@ pub struct Cast {
     pod: Pod,
     azure: Azure,
     cluster: Cluster,
-    /// In contoso, then in fabrikam.
+    /// In contoso, in fabrikam, and another in contoso.
     images: Vec<Image>,
 }
 
@@ -112,7 +113,7 @@ async fn tell(story: &mut Story, folder: &Folder, once: bool) -> Result<Ending> 
     Ok(Ending::Told)
 }
 
-/// The seven points that the demo is about, up to the one where it is the user's turn.
+/// The points that the demo is about, up to the one where it is the user's turn.
 async fn perform(story: &mut Story, folder: &Folder) -> Result<Cast> {
     setup::build(story).await?;
     let (cluster, azure) = setup::start(story, folder).await?;
@@ -128,6 +129,8 @@ async fn perform(story: &mut Story, folder: &Folder) -> Result<Cast> {
     proofs::pulls(story, folder, &cast).await?;
     proofs::audiences(story, &cast).await?;
     proofs::policy(story, &cast).await?;
+    identities::own(story, folder, &cast).await?;
+    identities::repositories(story, folder, &cast).await?;
     rotation::watch(story, folder, &cast).await?;
     Ok(cast)
 }

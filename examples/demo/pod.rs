@@ -174,6 +174,11 @@ impl Pod {
         Ok(std::fs::read_to_string(self.files.assertion())?)
     }
 
+    /// What it shows the API server.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.files.kubeconfig()
+    }
+
     /// Where it serves health and metrics.
     pub fn admin(&self) -> &str {
         &self.admin

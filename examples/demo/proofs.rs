@@ -14,18 +14,19 @@ use crate::hand::{self, REGISTRY_AUDIENCE, RESOURCE_MANAGER_AUDIENCE};
 use crate::setup::{ALLOWED, ELSEWHERE};
 use crate::story::Story;
 
-/// Name of the object in `config/samples`, and of its Secret.
+/// Name of the object that asks for all of two registries, and of its Secret.
 pub const SAMPLE: &str = "acr";
 const REFUSED: &str = "ControllerIdentityNotAllowed";
-const REASON: &str = r#"{.status.conditions[?(@.type=="Ready")].reason}"#;
-const MESSAGE: &str = r#"{.status.conditions[?(@.type=="Ready")].message}"#;
+pub const REASON: &str = r#"{.status.conditions[?(@.type=="Ready")].reason}"#;
+pub const MESSAGE: &str = r#"{.status.conditions[?(@.type=="Ready")].message}"#;
 
 /// An object becomes a Secret.
 pub async fn credential(story: &mut Story, cast: &Cast) -> Result<()> {
     story.step("Ask for a credential");
     let cluster = &cast.cluster;
-    cluster.run(story, "apply -f config/samples").await?;
-    wait_ready(story, cast, "--all").await?;
+    let sample = "apply -f config/samples/controller-identity.yaml";
+    cluster.run(story, sample).await?;
+    wait_ready(story, cast, SAMPLE).await?;
     cluster.run(story, "get acrcredentials -A").await?;
     let (name, place) = (SAMPLE, ALLOWED);
     cluster
@@ -97,10 +98,9 @@ pub async fn pulls(story: &mut Story, folder: &Folder, cast: &Cast) -> Result<()
     for image in &cast.images {
         nobody.is_refused(story, image).await?;
     }
-    story.proved("without credentials neither image can be pulled");
+    story.proved("without credentials no image can be pulled");
     pull_with_the_secret(story, folder, cast).await?;
-    story
-        .proved("with nothing but the Secret crane logs in, lists the tags of both and pulls both");
+    story.proved("with nothing but the Secret crane logs in, lists the tags and pulls all");
     Ok(())
 }
 
@@ -216,14 +216,19 @@ async fn apply_northwind(story: &Story, cast: &Cast, namespace: &str) -> Result<
     cast.cluster.run(story, &apply).await.map(drop)
 }
 
-async fn wait_ready(story: &Story, cast: &Cast, which: &str) -> Result<()> {
+pub async fn wait_ready(story: &Story, cast: &Cast, which: &str) -> Result<()> {
     let arguments = ["--for=condition=Ready", "acrcredential", which];
     let ready = wait_for(story, cast, ALLOWED, &arguments).await;
     ready.context("no credential in namespace demo")
 }
 
 /// `kubectl wait …`; when that is in vain, the error tells how the objects are instead.
-async fn wait_for(story: &Story, cast: &Cast, namespace: &str, arguments: &[&str]) -> Result<()> {
+pub async fn wait_for(
+    story: &Story,
+    cast: &Cast,
+    namespace: &str,
+    arguments: &[&str],
+) -> Result<()> {
     let place = ["-n", namespace];
     let wait = [&["wait"], arguments, &place, &["--timeout=20s"]].concat();
     if cast.cluster.kubectl(&wait).run(story).await.is_ok() {

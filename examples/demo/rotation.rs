@@ -57,7 +57,7 @@ pub async fn watch(story: &mut Story, folder: &Folder, cast: &Cast) -> Result<()
     story.proved("same Secret, new tokens");
 
     pull_with_the_secret(story, folder, cast).await?;
-    story.proved("both images are pulled again, with the new ones");
+    story.proved("all images are pulled again, with the new ones");
     Ok(())
 }
 

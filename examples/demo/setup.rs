@@ -19,6 +19,10 @@ use crate::story::Story;
 pub const ALLOWED: &str = "demo";
 /// A namespace that it does not name.
 pub const ELSEWHERE: &str = "elsewhere";
+/// The repository that the demo has in each registry.
+pub const HELLO: &str = "team/hello";
+/// One that `config/samples/repositories.yaml` names.
+pub const PAYMENTS: &str = "payments/api";
 const TAG: &str = "v1";
 
 /// Builds what is not yet built; cargo has built acrcred and the emulator before this program.
@@ -80,27 +84,30 @@ pub async fn push(
     azure: &Azure,
     cluster: &Cluster,
 ) -> Result<Vec<Image>> {
-    story.step("Push a small private image to each of two registries");
+    story.step("Push small private images to two registries");
     let (username, password) = PUSHER;
     let entry = json!({"username": username, "password": password});
     let config = json!({"auths": {CONTOSO: entry, FABRIKAM: entry}}).to_string();
     let crane = Crane::new(folder, azure, cluster, "pusher", config.as_bytes())?;
     let mut images = Vec::new();
+    for (server, repository) in [(CONTOSO, HELLO), (FABRIKAM, HELLO), (CONTOSO, PAYMENTS)] {
+        let layer = image::write_layer(folder, server, repository)?;
+        let mut image = Image {
+            server,
+            repository,
+            tag: TAG,
+            digest: String::new(),
+        };
+        image.digest = crane.push(story, &layer, &image.reference()).await?;
+        images.push(image);
+    }
     for server in [CONTOSO, FABRIKAM] {
-        let layer = image::write_layer(folder, server)?;
-        let reference = format!("{}:{TAG}", image::repository(server));
-        let digest = crane.push(story, &layer, &reference).await?;
         let arm_auth = azure
             .arm_auth(server)
             .context("a registry that does not exist")?;
         story.proved(&format!(
-            "{server} has it (authentication-as-arm: {arm_auth:?})"
+            "{server} has its images (authentication-as-arm: {arm_auth:?})"
         ));
-        images.push(Image {
-            server,
-            tag: TAG,
-            digest,
-        });
     }
     Ok(images)
 }
