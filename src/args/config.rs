@@ -34,7 +34,7 @@ pub struct Config {
     pub impersonation_audiences: Vec<String>,
     /// When to refresh, as a fraction of a credential's life: 0.1 to 0.9.
     pub refresh_fraction: f64,
-    /// How long an Entra token may be kept; zero: not at all.
+    /// How long a token of Entra or a registry may be shared; zero: not at all.
     pub token_cache_max_life: SignedDuration,
     /// How often to look for foreign changes.
     pub sweep_interval: SignedDuration,

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, env = "ACRCRED_REFRESH_FRACTION", value_name = "FRACTION", hide_env = true, help_heading = REFRESH)]
     refresh_fraction: Option<String>,
 
-    /// How long an Entra token may serve from memory; 0 switches the cache off [default: 24h]
+    /// How long a token of Entra or a registry may serve others from memory; 0 switches that off [default: 24h]
     #[arg(long, env = "ACRCRED_TOKEN_CACHE_MAX_LIFE", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
     token_cache_max_life: Option<String>,
 

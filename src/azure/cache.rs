@@ -5,19 +5,21 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::credential::{Credential, Digest, MintError};
+use crate::credential::{Credential, Digest, Lifetime, MintError};
 
 /// Credentials by key. A key's lock is held across that key's call only, so that one hanging upstream
 /// delays nobody else.
 pub(super) struct Cache<K> {
     slots: Mutex<Slots<K>>,
+    /// How old a credential may get and still be of use to somebody. No longer than that it is kept.
+    useful: fn(&Lifetime) -> SignedDuration,
 }
 
 struct Slots<K> {
     by_key: HashMap<K, Arc<Slot>>,
-    /// Size at which dead slots are next looked for; doubles, so that the search costs nothing on average.
+    /// Size at which useless slots are next looked for; doubles, so that the search costs nothing on average.
     sweep_at: usize,
 }
 
@@ -39,12 +41,13 @@ const FIRST_SWEEP: usize = 64;
 // === impl Cache ===
 
 impl<K: Hash + Eq + Clone> Cache<K> {
-    pub fn new() -> Self {
+    pub fn new(useful: fn(&Lifetime) -> SignedDuration) -> Self {
         Self {
             slots: Mutex::new(Slots {
                 by_key: HashMap::new(),
                 sweep_at: FIRST_SWEEP,
             }),
+            useful,
         }
     }
 
@@ -95,7 +98,9 @@ impl<K: Hash + Eq + Clone> Cache<K> {
     fn slot(&self, key: &K, now: Timestamp) -> Arc<Slot> {
         let mut slots = self.lock();
         if slots.by_key.len() >= slots.sweep_at {
-            slots.by_key.retain(|_, slot| slot.is_worth_keeping(now));
+            let useful =
+                |lifetime: &Lifetime| now.duration_since(lifetime.start) < (self.useful)(lifetime);
+            slots.by_key.retain(|_, slot| slot.is_worth_keeping(useful));
             slots.sweep_at = FIRST_SWEEP.max(slots.by_key.len() * 2);
         }
         slots.by_key.entry(key.clone()).or_default().clone()
@@ -107,13 +112,13 @@ impl<K: Hash + Eq + Clone> Cache<K> {
 }
 
 impl Slot {
-    fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
+    fn is_worth_keeping(self: &Arc<Self>, useful: impl Fn(&Lifetime) -> bool) -> bool {
         let in_use = Arc::strong_count(self) > 1;
         in_use
             || self
                 .last
                 .try_lock()
-                .is_ok_and(|last| matches!(&*last, Some(Ok(held)) if held.lifetime.is_live(now)))
+                .is_ok_and(|last| matches!(&*last, Some(Ok(held)) if useful(&held.lifetime)))
     }
 }
 
@@ -121,11 +126,10 @@ impl Slot {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use jiff::SignedDuration;
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::credential::{Cause, Hop, Lifetime, Token};
+    use crate::credential::{Cause, Hop, Token};
 
     fn credential() -> Credential {
         let start = Timestamp::UNIX_EPOCH;
@@ -158,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_callers_share_one_call() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
         let callers = (0..50).map(|_| get(&cache, "k", &calls, Ok(credential())));
         let fresh = futures::future::join_all(callers).await;
         assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -167,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
         let error = MintError::new(Hop::Entra, Cause::Unavailable);
         let callers = (0..50).map(|_| get(&cache, "k", &calls, Err(error)));
         let results = futures::future::join_all(callers).await;
@@ -178,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hanging_key_does_not_delay_another() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
         let never = Notify::new();
         let hanging = cache.get_or_fetch(&"a", Timestamp::UNIX_EPOCH, |_| true, async {
             never.notified().await;
@@ -193,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_named_credential_is_evicted() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
         cache.evict(&"k", &Digest::stated("another")).await;
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(false));
@@ -202,18 +206,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dead_slots_are_dropped() {
-        let cache = Cache::new();
-        let later = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(2);
-        for key in 0..1_000 {
-            let fetch = async { Ok(credential()) };
-            assert!(
-                cache
-                    .get_or_fetch(&key, later, |_| true, fetch)
-                    .await
-                    .is_ok()
-            );
+    async fn what_is_of_use_to_nobody_is_dropped_though_it_lives() {
+        let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+        for (minutes, is_kept) in [(9, true), (11, false)] {
+            let cache = Cache::new(|_| SignedDuration::from_mins(10));
+            for key in 0..1_000 {
+                let fetch = async { Ok(credential()) };
+                let obtained = cache.get_or_fetch(&key, at(minutes), |_| true, fetch);
+                assert!(obtained.await.is_ok());
+            }
+            let kept = cache.lock().by_key.len();
+            assert_eq!(kept > FIRST_SWEEP, is_kept, "{kept}");
         }
-        assert!(cache.lock().by_key.len() <= FIRST_SWEEP);
     }
 }

@@ -69,6 +69,7 @@ impl<K: Hash + Eq + Clone> Floors<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Hop;
 
     #[test]
     fn a_floor_holds_its_own_key_until_its_time() {
@@ -87,6 +88,20 @@ mod tests {
                 .check(&"a", start + SignedDuration::from_secs(60))
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn what_was_refused_to_one_tells_others_only_to_wait() {
+        let floors = Floors::new();
+        let start = Timestamp::UNIX_EPOCH;
+        let wait = Some(SignedDuration::from_secs(60));
+        let refused = MintError {
+            retry_after: wait,
+            ..MintError::new(Hop::Exchange, Cause::RegistryRefused)
+        };
+        assert_eq!(floors.raise(&"a", refused, start), refused);
+        let told = floors.check(&"a", start).unwrap_err();
+        assert_eq!((told.cause, told.retry_after), (Cause::Throttled, wait));
     }
 
     #[test]

@@ -68,9 +68,9 @@ impl Minter {
             clock,
             metrics,
             cache_max_life,
-            entra_tokens: Cache::new(),
-            refresh_tokens: Cache::new(),
-            access_tokens: Cache::new(),
+            entra_tokens: Cache::new(usable_for),
+            refresh_tokens: Cache::new(handed_over_for),
+            access_tokens: Cache::new(handed_over_for),
             entra_floors: Floors::new(),
             registry_floors: Floors::new(),
             entra_evictions: Evictions::new(),
@@ -237,20 +237,18 @@ impl Minter {
 
     fn may_hand_over(&self, held: &Credential, request: &MintRequest) -> bool {
         let lifetime = &held.lifetime;
-        let window = lifetime.part(JITTER_FRACTION) + HANDOVER;
         request
             .newer_than
             .is_none_or(|bound| bound < lifetime.start)
             && request
                 .received_after
                 .is_none_or(|bound| bound < held.received_at)
-            && self.is_younger(lifetime, window)
+            && self.is_younger(lifetime, handed_over_for(lifetime))
             && lifetime.is_live(self.clock.now())
     }
 
     fn may_use_entra(&self, lifetime: &Lifetime, limit: Option<SignedDuration>) -> bool {
-        let margin = ENTRA_MARGIN.min(lifetime.part(0.1));
-        let usable = lifetime.length() - margin;
+        let usable = usable_for(lifetime);
         self.is_younger(lifetime, limit.map_or(usable, |limit| limit.min(usable)))
     }
 
@@ -258,4 +256,14 @@ impl Minter {
         let age = self.clock.now().duration_since(lifetime.start);
         age < than.min(self.cache_max_life)
     }
+}
+
+/// The age up to which an ACR token is handed to others.
+fn handed_over_for(lifetime: &Lifetime) -> SignedDuration {
+    lifetime.part(JITTER_FRACTION) + HANDOVER
+}
+
+/// The age up to which an Entra token is presented to registries.
+fn usable_for(lifetime: &Lifetime) -> SignedDuration {
+    lifetime.length() - ENTRA_MARGIN.min(lifetime.part(0.1))
 }

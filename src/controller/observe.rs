@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::credential::{Cause, Federation, Hop, MintError};
 use crate::plan::{Observed, RefreshRequest, SecretState, ServiceAccountState, Snapshot, plan};
@@ -11,25 +11,33 @@ use super::Controller;
 use super::api_call::ApiError;
 use super::queue::ObjectKey;
 use super::secrets::ReadSecret;
-use super::tracked::Memory;
+use super::tracked::{KnownServiceAccount, Memory};
 use crate::api::AcrCredential;
 
 // === impl Controller ===
 
 impl Controller {
-    /// Gathers what is known of `object`, and reads its Secret and `ServiceAccount` where that is not known
-    /// or long ago.
+    /// Gathers what is known of `object` for a decision at `now`, and reads its Secret and `ServiceAccount`
+    /// where that is not known or long ago.
     pub(super) async fn observe<'a>(
         &'a self,
         object: &'a AcrCredential,
         key: &ObjectKey,
-        memory: &Memory,
+        memory: &mut Memory,
+        now: Timestamp,
     ) -> Result<Observed<'a>, ApiError> {
+        let named = object.spec.identity.as_ref();
+        let known = memory.service_account.take();
+        memory.service_account =
+            known.filter(|known| named.is_some_and(|n| n.service_account_name == known.name));
         let mut observed = Observed {
             object,
             settings: &self.settings,
             federation: self.federation().await,
-            service_account: known_service_account(object, memory),
+            service_account: memory
+                .service_account
+                .as_ref()
+                .map_or_else(ServiceAccountState::default, |known| known.state.clone()),
             issuer: self.issuer(),
             refresh: RefreshRequest::of(object, memory.refresh.as_ref(), |value| {
                 self.refresh_began(value)
@@ -39,24 +47,33 @@ impl Controller {
             owner_reference_refused: false,
             attempts: memory.attempts.clone(),
         };
-        let now = self.clock.now();
+        let sweep = self.sweep_interval(object);
         let is_stale = match memory.seen_at {
             // Of a new object, the POST tells whether there is a Secret: a read would tell no more. But
             // acrcred may have been killed between its first Secret and its first status.
             None => !(memory.is_created && is_new(object)),
             // Not ours when last seen: that may have changed.
             Some(_) if !observed.is_ours_to_write(now) => true,
-            Some(seen_at) => now.duration_since(seen_at) >= self.sweep_interval(object),
+            Some(seen_at) => now.duration_since(seen_at) >= sweep,
         };
         if is_stale {
             self.look_again(&mut observed, key).await?;
         }
-        // Before a mint always: an identity that is no more must not be used.
-        let is_wanted = is_stale
-            || observed.service_account == ServiceAccountState::Unread
-            || plan(&observed, self.clock.now()).is_attempt();
-        if is_wanted {
-            self.read_service_account(&mut observed, key).await?;
+        if let Some(named) = named {
+            let is_known = memory
+                .service_account
+                .as_ref()
+                .is_some_and(|known| now.duration_since(known.read_at) < sweep);
+            // Before a mint always: an identity that is no more must not be used.
+            if !is_known || plan(&observed, now).is_attempt() {
+                let name = named.service_account_name.clone();
+                observed.service_account = self.read_service_account(&name, key).await?;
+                memory.service_account = Some(KnownServiceAccount {
+                    name,
+                    state: observed.service_account.clone(),
+                    read_at: now,
+                });
+            }
         }
         Ok(observed)
     }
@@ -94,15 +111,6 @@ impl Controller {
             Some(assertion) => assertion.federation().await,
             None => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
         }
-    }
-}
-
-/// What we remember of the `ServiceAccount` that the object names now.
-fn known_service_account(object: &AcrCredential, memory: &Memory) -> ServiceAccountState {
-    let named = object.spec.identity.as_ref();
-    match (named, &memory.service_account) {
-        (Some(named), Some((name, known))) if *name == named.service_account_name => known.clone(),
-        _ => ServiceAccountState::Unread,
     }
 }
 

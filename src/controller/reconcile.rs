@@ -76,13 +76,9 @@ impl Controller {
         if object.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
-        let mut observed = self.observe(object, key, memory).await?;
-        let plan = plan(&observed, self.clock.now());
-        let named = object.spec.identity.as_ref();
-        memory.service_account = named.map(|named| {
-            let name = named.service_account_name.clone();
-            (name, observed.service_account.clone())
-        });
+        let now = self.clock.now();
+        let mut observed = self.observe(object, key, memory, now).await?;
+        let plan = plan(&observed, now);
         let outcomes = self.mint(object, key, &plan).await;
         if let Some(request) = &mut observed.refresh {
             request.serve(&outcomes, &observed.secret);
@@ -112,7 +108,12 @@ impl Controller {
             return Ok(None);
         };
         self.count(key, &settled, &outcomes);
-        let sweep_at = memory.seen_at.map(|seen_at| saturating_add(seen_at, sweep));
+        let account = memory.service_account.as_ref();
+        let looked_at = memory
+            .seen_at
+            .into_iter()
+            .chain(account.map(|known| known.read_at));
+        let sweep_at = looked_at.map(|at| saturating_add(at, sweep));
         Ok(settled.wake_at.into_iter().chain(sweep_at).min())
     }
 

@@ -12,7 +12,7 @@ use super::api_call::{ApiError, ApiFailure};
 use super::queue::ObjectKey;
 use crate::azure::AssertionSource;
 use crate::credential::{Cause, Federation, Hop, MintError, Subject, Token};
-use crate::plan::{Observed, ServiceAccountFacts, ServiceAccountState};
+use crate::plan::{ServiceAccountFacts, ServiceAccountState};
 
 /// The shortest life that the API server grants, in seconds: an assertion is used at once.
 const ASSERTION_LIFE: i64 = 600;
@@ -31,45 +31,38 @@ pub(super) struct TokenRequests<'a> {
 // === impl Controller ===
 
 impl Controller {
-    /// Reads the `ServiceAccount` that the object names, if it names one.
+    /// Reads the `ServiceAccount` of that name in the object's namespace.
     pub(super) async fn read_service_account(
         &self,
-        observed: &mut Observed<'_>,
+        name: &str,
         key: &ObjectKey,
-    ) -> Result<(), ApiError> {
-        let Some(named) = &observed.object.spec.identity else {
-            observed.service_account = ServiceAccountState::Unread;
-            return Ok(());
-        };
-        let name = &named.service_account_name;
+    ) -> Result<ServiceAccountState, ApiError> {
         if !is_name(name) {
-            observed.service_account = ServiceAccountState::Missing;
-            return Ok(());
+            return Ok(ServiceAccountState::Missing);
         }
         let step = "reading the ServiceAccount";
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.namespace);
-        observed.service_account = match self.limit.call(step, accounts.get_metadata(name)).await? {
+        match self.limit.call(step, accounts.get_metadata(name)).await? {
             Ok(account) => {
                 let facts = ServiceAccountFacts::of(&account.metadata);
-                ServiceAccountState::Found(Box::new(facts))
+                Ok(ServiceAccountState::Found(Box::new(facts)))
             }
-            Err(status) if status.is_not_found() => ServiceAccountState::Missing,
-            Err(status) if status.is_forbidden() => ServiceAccountState::Forbidden,
+            Err(status) if status.is_not_found() => Ok(ServiceAccountState::Missing),
+            Err(status) if status.is_forbidden() => Ok(ServiceAccountState::Forbidden),
             Err(status) => {
                 let cause = ApiFailure::from(&*status);
-                return Err(ApiError::Failed { step, cause });
+                Err(ApiError::Failed { step, cause })
             }
-        };
-        Ok(())
+        }
     }
 }
 
 /// The schema says the same; a name that is a path must not get as far as a URL even so.
 fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+    name.split('.').all(|label| {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty() && label.bytes().all(is_plain)
+    })
 }
 
 // === impl TokenRequests ===
@@ -191,7 +184,17 @@ mod tests {
     #[test]
     fn a_name_that_is_a_path_is_not_looked_up() {
         assert!(is_name("build-robot.v2"));
-        for name in ["", "../secrets/x", "a/token", "a?b", "A", "a%2fb"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            "../secrets/x",
+            "a/token",
+            "a?b",
+            "A",
+            "a%2fb",
+        ] {
             assert!(!is_name(name), "{name}");
         }
     }

@@ -18,14 +18,22 @@ pub(super) struct Memory {
     pub secret: Option<SecretState>,
     /// When it was last read or written.
     pub seen_at: Option<Timestamp>,
-    /// The `ServiceAccount` that the object named when we last looked: its name, and how it read.
-    pub service_account: Option<(String, ServiceAccountState)>,
+    /// The `ServiceAccount` that the object named when we last looked.
+    pub service_account: Option<KnownServiceAccount>,
     /// The last refresh that was asked for.
     pub refresh: Option<RefreshRequest>,
     /// What failed.
     pub attempts: Attempts,
     /// API calls that failed in a row.
     pub api_failures: u32,
+}
+
+/// A `ServiceAccount` as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct KnownServiceAccount {
+    pub name: String,
+    pub state: ServiceAccountState,
+    pub read_at: Timestamp,
 }
 
 /// A reconcile's input: nobody else works on the object until it is handed back.

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::harness::impersonation::allow_impersonation_in;
 use crate::harness::{CONTROLLER, Scene, manifest, run};
 
 fn forbidden<T: std::fmt::Debug>(what: &str, result: kube::Result<T>) {
@@ -185,6 +186,8 @@ fn the_start_finds_out_whether_the_policies_limit_it() {
             .service_account_client(namespace, name)
             .await?;
         assert_eq!(acrcred::controller::is_fenced(&limited).await, Some(true));
+        // Where RBAC lets it ask, so that the policy has to answer.
+        allow_impersonation_in(scene.control_plane, "default").await?;
         assert!(!acrcred::controller::is_impersonation_unfenced(&limited).await);
         // No policy speaks of the admin.
         let admin = scene.control_plane.admin();

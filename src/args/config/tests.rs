@@ -53,6 +53,37 @@ fn nothing_set_is_a_safe_configuration() {
 }
 
 #[test]
+fn audiences_of_impersonation_keep_their_order_and_none_is_an_api_servers() {
+    let audiences = |flags: &[&str]| configured(flags, &[]).unwrap().impersonation_audiences;
+    assert_eq!(audiences(&[]), ["api://AzureCRTokenExchange"]);
+    let flags = [
+        "--impersonation-audiences=api://b,https://c.example/x",
+        "--impersonation-audiences",
+        "api://a",
+    ];
+    assert_eq!(
+        audiences(&flags),
+        ["api://b", "https://c.example/x", "api://a"]
+    );
+    for (audience, hint) in [
+        ("", "name an audience"),
+        (",", "name an audience"),
+        ("https://kubernetes.default.svc", "of an API server"),
+        ("kubernetes.default.svc.cluster.local", "of an API server"),
+        ("api", "of an API server"),
+        ("api://a b", "such as api://AzureCRTokenExchange"),
+        ("api://a'] + ['b", "such as api://AzureCRTokenExchange"),
+    ] {
+        let flag = format!("--impersonation-audiences={audience}");
+        let said = message(&[&flag], &[]);
+        assert!(
+            said.contains("impersonation-audiences") && said.contains(hint),
+            "{audience}: {said}"
+        );
+    }
+}
+
+#[test]
 fn lists_are_repeated_or_separated() {
     let config = configured(
         &[

@@ -101,6 +101,17 @@ fn a_service_account_picks_among_the_audiences_that_the_operator_allows() {
 }
 
 #[test]
+fn the_controllers_own_service_account_cannot_be_named() {
+    let mut world = impersonating(found(facts()));
+    world.federation = World::of(&[CONTOSO]).federation;
+    assert_eq!(minted_as(&world).client_id.as_str(), CLIENT);
+    let own = world.federation.as_mut().unwrap();
+    own.subject.name = "system:serviceaccount:demo:puller".into();
+    assert!(world.look().is_idle());
+    assert_eq!(conditions(world.status())[1], "Stalled=True/Forbidden");
+}
+
+#[test]
 fn nothing_is_asked_for_with_a_broken_identity_and_it_heals() {
     let with = |change: fn(&mut ServiceAccountFacts)| {
         let mut account = facts();

@@ -11,7 +11,9 @@ fn annotate_object(world: &mut World, value: &str) {
 /// What the controller does with the annotation before it plans.
 fn see(world: &mut World) {
     let now = world.now;
-    world.refresh = RefreshRequest::of(&world.object, world.refresh.as_ref(), |_| now);
+    if let Some(request) = RefreshRequest::of(&world.object, world.refresh.as_ref(), |_| now) {
+        world.refresh = Some(request);
+    }
 }
 
 #[test]
@@ -95,6 +97,41 @@ fn a_value_that_changes_all_the_time_is_served_once_a_minute() {
         minted += world.look().minted().len();
     }
     assert!((1..=4).contains(&minted), "{minted}");
+}
+
+#[test]
+fn a_value_that_is_removed_and_set_again_is_served_no_more_often() {
+    let mut world = World::ready(&[CONTOSO]);
+    world.advance(secs(60));
+    let mut minted = 0;
+    for second in 0..180 {
+        if second % 2 == 0 {
+            annotate_object(&mut world, &second.to_string());
+        } else {
+            world.object.metadata.annotations = None;
+        }
+        see(&mut world);
+        world.advance(secs(1));
+        minted += world.look().minted().len();
+    }
+    assert!((1..=4).contains(&minted), "{minted}");
+}
+
+#[test]
+fn of_values_that_change_in_a_moment_the_last_is_served_within_a_minute() {
+    let mut world = World::ready(&[CONTOSO]);
+    world.advance(secs(60));
+    for value in ["a", "b", "c"] {
+        annotate_object(&mut world, value);
+        see(&mut world);
+        world.look();
+    }
+    let told = |world: &World| world.status().last_handled_refresh.clone();
+    assert_eq!(told(&world).as_deref(), Some("a"), "at once");
+    world.advance(secs(61));
+    see(&mut world);
+    world.look();
+    assert_eq!(told(&world).as_deref(), Some("c"));
 }
 
 #[test]

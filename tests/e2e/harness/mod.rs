@@ -2,7 +2,7 @@
 
 mod acrcred;
 mod crane;
-mod impersonation;
+pub mod impersonation;
 mod objects;
 mod program;
 mod puller;
