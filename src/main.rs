@@ -1,10 +1,12 @@
 //! The controller as a program: parse, set up, run.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::process::ExitCode;
 
-use acrcred::args::{Args, Config};
+use acrcred::args::{Args, Config, LeaseConfig};
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
-use acrcred::controller::{self, Controller, ControllerOptions};
+use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
 use acrcred::plan::{Policy, PolicyRule, Settings};
 use acrcred::process::{self, Admin, Clock, Liveness, Metrics, Readiness};
 use clap::Parser as _;
@@ -81,6 +83,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         sweep_interval: config.sweep_interval,
         watch_secrets: config.watch_secrets,
         watch_timeout: config.watch_timeout,
+        lease: config.lease.map(lease),
     });
     let late = controller.clone();
     metrics.watch_queue(move || late.oldest_due());
@@ -117,5 +120,16 @@ async fn warn_where_unfenced(client: &kube::Client) {
         tracing::warn!(
             "no admission policy limits the ServiceAccount tokens that acrcred may make; apply config/impersonation"
         );
+    }
+}
+
+/// The lease, with a holder's name that no other process has: a pod's containers follow each other under one name.
+fn lease(config: LeaseConfig) -> LeaseOptions {
+    let unique = RandomState::new().build_hasher().finish();
+    LeaseOptions {
+        namespace: config.namespace,
+        name: config.name,
+        identity: format!("{}_{unique:016x}", config.pod),
+        duration: config.duration,
     }
 }

@@ -48,6 +48,8 @@ pub struct Config {
     pub selector: String,
     /// Server-side timeout of a watch: 1 to 200 whole seconds.
     pub watch_timeout: Duration,
+    /// The lease that replicas share; `None`: this one works alone.
+    pub lease: Option<LeaseConfig>,
     /// Where the admin server listens.
     pub admin_listen: SocketAddr,
     /// Whether there is a metric for each object.
@@ -73,6 +75,19 @@ pub struct ControllerIdentity {
     pub tenant_id: TenantId,
     /// Where the kubelet keeps its assertion fresh. Was readable at start.
     pub token_file: PathBuf,
+}
+
+/// The lease that replicas share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// Its namespace (`POD_NAMESPACE`); `None`: the namespace of the pod or of the kubeconfig.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The pod (`POD_NAME` or `HOSTNAME`).
+    pub pod: String,
+    /// How long it stands without a renewal: 3 s to 10 min, in whole seconds.
+    pub duration: Duration,
 }
 
 /// The proxy of Azure traffic. `Debug` leaves out the URL, which may hold a password.
@@ -115,6 +130,9 @@ impl Config {
             watch_namespaces,
             selector,
             watch_timeout,
+            leader_elect,
+            lease_name,
+            lease_duration,
             admin_listen,
             metrics_per_object,
             log_format,
@@ -196,6 +214,12 @@ impl Config {
                 value::watch_timeout,
             )?
             .unwrap_or(value::MAX_WATCH_TIMEOUT),
+            lease: LeaseConfig::new(
+                leader_elect.as_deref(),
+                lease_name.as_deref(),
+                lease_duration.as_deref(),
+                &env,
+            )?,
             admin_listen: single(
                 "admin-listen",
                 admin_listen.as_deref(),
@@ -256,6 +280,34 @@ fn narrowing<T>(
     match list {
         Some(list) if list.is_empty() => Err(ConfigError::Empty { flag, remedy }),
         list => Ok(list),
+    }
+}
+
+// === impl LeaseConfig ===
+
+impl LeaseConfig {
+    const NAME: &str = "acrcred";
+    const DURATION: Duration = Duration::from_secs(15);
+
+    fn new(
+        leader_elect: Option<&str>,
+        name: Option<&str>,
+        duration: Option<&str>,
+        env: &Environment<'_>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let elect = single("leader-elect", leader_elect, value::boolean)?.unwrap_or(false);
+        let lease = Self {
+            namespace: env.get("POD_NAMESPACE"),
+            name: single("lease-name", name, value::object_name)?
+                .unwrap_or_else(|| Self::NAME.to_owned()),
+            pod: env
+                .get("POD_NAME")
+                .or_else(|| env.get("HOSTNAME"))
+                .unwrap_or_else(|| Self::NAME.to_owned()),
+            duration: single("lease-duration", duration, value::lease_duration)?
+                .unwrap_or(Self::DURATION),
+        };
+        Ok(elect.then_some(lease))
     }
 }
 

@@ -9,7 +9,7 @@ mod value;
 
 use clap::Parser;
 
-pub use config::{Config, ControllerIdentity, Proxy};
+pub use config::{Config, ControllerIdentity, LeaseConfig, Proxy};
 pub use environment_file::EnvironmentFileError;
 pub use error::ConfigError;
 pub use value::AllowedPair;
@@ -80,6 +80,20 @@ pub struct Args {
     #[arg(long, env = "ACRCRED_WATCH_TIMEOUT", value_name = "DURATION", hide_env = true, help_heading = SCOPE)]
     watch_timeout: Option<String>,
 
+    /// Whether replicas share one lease, whose holder does the work while the others stand by; needs the Role
+    /// for leases of config/rbac [default: false]
+    #[arg(long, env = "ACRCRED_LEADER_ELECT", value_name = "BOOL", hide_env = true, help_heading = REPLICAS, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    leader_elect: Option<String>,
+
+    /// Name of the lease; installations or shards in one namespace need a name each [default: acrcred]
+    #[arg(long, env = "ACRCRED_LEASE_NAME", value_name = "NAME", hide_env = true, help_heading = REPLICAS)]
+    lease_name: Option<String>,
+
+    /// How long after its holder fell silent the lease goes to another, in whole seconds, 3s to 10m
+    /// [default: 15s]
+    #[arg(long, env = "ACRCRED_LEASE_DURATION", value_name = "DURATION", hide_env = true, help_heading = REPLICAS)]
+    lease_duration: Option<String>,
+
     /// Where to serve /livez, /readyz and /metrics [default: 0.0.0.0:8080]
     #[arg(long, env = "ACRCRED_ADMIN_LISTEN", value_name = "ADDRESS:PORT", hide_env = true, help_heading = OBSERVATION)]
     admin_listen: Option<String>,
@@ -101,6 +115,7 @@ pub struct Args {
 const IDENTITIES: &str = "Who may get credentials, and from where";
 const REFRESH: &str = "When work is done";
 const SCOPE: &str = "What is served";
+const REPLICAS: &str = "How replicas share the work";
 const OBSERVATION: &str = "How to watch it";
 
 const ENVIRONMENT: &str = "\
@@ -117,4 +132,6 @@ Environment:
   SSL_CERT_FILE               certificates to trust instead of the system's; where it is not set,
                               SSL_CERT_DIR names folders of them
   KUBECONFIG                  the cluster to serve, when not running in it
+  POD_NAME, POD_NAMESPACE     who holds the lease, and where it is, if not as HOSTNAME and the pod's
+                              ServiceAccount or the kubeconfig say
   RUST_LOG                    same as --log-level, which wins";

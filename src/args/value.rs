@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::credential::Audience;
+use crate::process::MAX_LEASE_DURATION;
 
 /// Objects in namespaces that match `namespace` may use the controller identity for registries that
 /// match `server`. In both, `*` matches anything but `/`, and the whole must match.
@@ -76,6 +77,25 @@ pub(super) fn watch_timeout(text: &str) -> Result<Duration, &'static str> {
         .filter(|timeout| timeout.subsec_nanos() == 0)
         .filter(|timeout| (Duration::from_secs(1)..=MAX_WATCH_TIMEOUT).contains(timeout))
         .ok_or("set a duration in whole seconds from 1s to 200s")
+}
+
+/// Whole seconds, as a Lease states them. With less, a slow answer would cost it.
+pub(super) fn lease_duration(text: &str) -> Result<Duration, &'static str> {
+    duration(text)
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| duration.subsec_nanos() == 0)
+        .filter(|duration| (Duration::from_secs(3)..=MAX_LEASE_DURATION).contains(duration))
+        .ok_or("set a duration in whole seconds from 3s to 10m")
+}
+
+/// A DNS subdomain (RFC 1123), as names of most objects are.
+pub(super) fn object_name(text: &str) -> Result<String, &'static str> {
+    let is_name = text.len() <= 253 && text.split('.').all(|label| namespace(label).is_ok());
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err("set a name of lower-case letters, digits, dashes and dots")
+    }
 }
 
 pub(super) fn audience(text: &str) -> Result<Audience, &'static str> {

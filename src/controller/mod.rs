@@ -4,11 +4,13 @@
 mod api_call;
 mod client;
 mod execute;
+mod lease;
 mod observe;
 mod queue;
 mod reconcile;
 mod secrets;
 mod service_accounts;
+mod term;
 mod tracked;
 mod watch;
 mod watch_secrets;
@@ -30,7 +32,10 @@ use crate::process::{Clock, Metrics, Readiness};
 
 pub use api_call::ApiLimit;
 pub use client::{ConnectError, connect, is_fenced, is_impersonation_unfenced};
+use lease::Lease;
+pub use lease::LeaseOptions;
 use queue::DueQueue;
+use term::Term;
 use tracked::TrackedObjects;
 use watch::Scope;
 
@@ -60,6 +65,8 @@ pub struct ControllerOptions {
     pub watch_secrets: bool,
     /// How long the API server may keep a watch open, in whole seconds.
     pub watch_timeout: Duration,
+    /// The lease that this replica must hold to work; `None`: it works alone.
+    pub lease: Option<LeaseOptions>,
 }
 
 /// Keeps Secrets filled until it is told to stop.
@@ -76,6 +83,9 @@ pub struct Controller {
     sweep_interval: SignedDuration,
     watch_secrets: bool,
     watch_timeout: Duration,
+    /// `None`: this replica is the only one.
+    lease: Option<Lease>,
+    term: Mutex<Term>,
     recorder: Recorder,
     limit: ApiLimit,
     queue: DueQueue,
@@ -111,6 +121,7 @@ impl Controller {
             sweep_interval,
             watch_secrets,
             watch_timeout,
+            lease,
         } = options;
         let reporter = Reporter {
             controller: FIELD_MANAGER.into(),
@@ -123,6 +134,8 @@ impl Controller {
             objects: TrackedObjects::default(),
             issuer: Mutex::default(),
             refreshes: Mutex::default(),
+            term: Mutex::default(),
+            lease: lease.map(|options| Lease::new(&client, options, clock.clone())),
             client,
             settings,
             assertion,
@@ -137,8 +150,11 @@ impl Controller {
         })
     }
 
-    /// How late the oldest due object is that nobody has started on.
+    /// How late the oldest due object is that nobody has started on. A replica that stands by is never late.
     pub fn oldest_due(&self) -> Duration {
+        if !self.is_leading() {
+            return Duration::ZERO;
+        }
         let late = self.queue.oldest_due(self.clock.now());
         Duration::try_from(late).unwrap_or_default()
     }
@@ -164,35 +180,40 @@ impl Controller {
     }
 
     /// Works until `stop` is cancelled, then lets what has begun end. Returns early only if a watch
-    /// ends, which it never should.
+    /// or the keeping of the lease ends, which they never should.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let reconciles = TaskTracker::new();
+        let (reconciles, keeper) = (TaskTracker::new(), TaskTracker::new());
+        let released = CancellationToken::new();
+        keeper.spawn(self.clone().keep_lease(released.clone()));
+        keeper.close();
         let watches = self.clone().watch_all();
         tokio::select! {
             () = stop.cancelled() => {}
             () = watches => tracing::error!("a watch ended; stopping"),
-            () = self.clone().dispatch(&reconciles) => {}
+            () = keeper.wait() => tracing::error!("the keeping of the lease ended; stopping"),
+            () = self.clone().work(&reconciles) => {}
         }
-        reconciles.close();
-        if tokio::time::timeout(GRACE, reconciles.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("stopping with reconciles under way");
-        }
+        self.wind_up(&reconciles).await;
+        released.cancel();
+        keeper.wait().await;
     }
 
     /// Starts what is due, renewals first; every reconcile is a task of its own, so none waits for
     /// another's misfortune.
     async fn dispatch(self: Arc<Self>, reconciles: &TaskTracker) {
+        let over = self.term_over();
         loop {
             // Subscribed before looking, so that nothing scheduled in between is missed.
             let changed = self.queue.changed();
             let mut due = self.queue.take_due(self.clock.now());
             due.sort_by_cached_key(|key| !self.objects.is_renewal(key));
             for key in due {
-                if let Some(work) = self.objects.begin(&key) {
-                    reconciles.spawn(self.clone().reconcile_caught(key, work));
+                // Where it is not, everything is looked at anew once it is again.
+                if self.is_leading()
+                    && let Some(work) = self.objects.begin(&key)
+                {
+                    let reconcile = self.clone().reconcile_caught(key, work, over.clone());
+                    reconciles.spawn(reconcile);
                 }
             }
             let next = self.queue.next().unwrap_or_else(|| self.clock.now() + IDLE);

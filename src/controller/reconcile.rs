@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::Controller;
@@ -27,14 +28,25 @@ const PANIC_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
 // === impl Controller ===
 
 impl Controller {
-    /// Reconciles, whatever happens: a panic is counted and ends this reconcile only.
-    pub(super) async fn reconcile_caught(self: Arc<Self>, key: ObjectKey, work: Work) {
+    /// Reconciles, whatever happens: a panic is counted and ends this reconcile only. Dropped when `over` is
+    /// cancelled.
+    pub(super) async fn reconcile_caught(
+        self: Arc<Self>,
+        key: ObjectKey,
+        work: Work,
+        over: CancellationToken,
+    ) {
         let Work { object, mut memory } = work;
         let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
         let look = self
             .reconcile(&object, &key, &mut memory)
             .instrument(span.clone());
-        let result = AssertUnwindSafe(look).catch_unwind().await;
+        let look = over.run_until_cancelled(AssertUnwindSafe(look).catch_unwind());
+        let Some(result) = look.await else {
+            // Whoever may work next looks at everything anew.
+            self.objects.end(&key, &object, memory);
+            return;
+        };
         let now = self.clock.now();
         let has_failed = !matches!(result, Ok(Ok(_)));
         let wake_at = span.in_scope(|| match result {

@@ -155,6 +155,15 @@ impl TrackedObjects {
         )
     }
 
+    /// Somebody else may have worked on any object: each Secret must be read before it is judged.
+    pub fn distrust_all(&self) -> Vec<ObjectKey> {
+        let mut objects = self.lock();
+        for tracked in objects.values_mut() {
+            tracked.is_stale = true;
+        }
+        objects.keys().cloned().collect()
+    }
+
     /// Hands out an object to work on; nothing if it is gone, or being worked on, which then happens
     /// once more.
     pub fn begin(&self, key: &ObjectKey) -> Option<Work> {

@@ -80,7 +80,12 @@ impl Controller {
                     listed.insert(self.seen(object, TrackedObjects::update));
                 }
                 Ok(Event::Apply(object)) => {
-                    self.seen(object, TrackedObjects::update_or_create);
+                    let update = if self.knows_creations() {
+                        TrackedObjects::update_or_create
+                    } else {
+                        TrackedObjects::update
+                    };
+                    self.seen(object, update);
                 }
                 Ok(Event::Delete(object)) => self.gone(&key_of(&object)),
                 Ok(Event::InitDone) => {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod clock;
+mod election;
 mod log;
 mod metrics;
 mod one_line;
@@ -10,6 +11,7 @@ mod shutdown;
 
 pub use admin::{Admin, Liveness, MAX_LATENESS, Readiness, ReadinessHandle};
 pub use clock::Clock;
+pub use election::{Election, LeaseRecord, MAX_LEASE_DURATION, Step};
 pub use log::{InitError, LogFilter, LogFilterError, LogFormat, UnknownLogFormat, init};
 pub use metrics::{Metrics, ReconcileResult, State};
 pub use shutdown::signal;

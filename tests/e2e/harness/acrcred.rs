@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
-use acrcred::controller::{Controller, ControllerOptions};
+use acrcred::controller::{Controller, ControllerOptions, LeaseOptions};
 use acrcred::credential::{Cloud, Clouds, EnabledCloud, TenantId};
 use acrcred::plan::{Policy, PolicyRule, Settings};
-use acrcred::process::{Metrics, Readiness};
+use acrcred::process::{Clock, Metrics, Readiness};
 use anyhow::Result;
 use controlplane::fault_proxy::FaultProxy;
 use jiff::SignedDuration;
@@ -31,6 +31,10 @@ pub struct Tuning {
     pub watch_timeout: Duration,
     /// Where the API server is found, if not at its own address.
     pub api_server: Option<String>,
+    /// The lease that it shares with others.
+    pub lease: Option<LeaseOptions>,
+    /// If its clock is another than the scene's.
+    pub clock: Option<Clock>,
 }
 
 /// A running acrcred; stops when dropped.
@@ -56,6 +60,8 @@ impl Tuning {
             watch_secrets: false,
             watch_timeout: Duration::from_secs(200),
             api_server: None,
+            lease: None,
+            clock: None,
         }
     }
 }
@@ -68,6 +74,7 @@ impl Scene {
 
     pub async fn start_tuned(&self, tuning: Tuning) -> Result<Acrcred> {
         let metrics = Metrics::new("test", true);
+        let clock = tuning.clock.clone().unwrap_or_else(|| self.clock.clone());
         let readiness = Readiness::default();
         let transport = Transport::new(&self.transport())?;
         let rules = tuning
@@ -91,11 +98,11 @@ impl Scene {
             }),
             minter: Minter::new(
                 transport,
-                self.clock.clone(),
+                clock.clone(),
                 metrics.clone(),
                 SignedDuration::from_hours(24),
             ),
-            clock: self.clock.clone(),
+            clock,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
             watch_namespaces: tuning.watch_namespaces,
@@ -103,6 +110,7 @@ impl Scene {
             sweep_interval: tuning.sweep_interval,
             watch_secrets: tuning.watch_secrets,
             watch_timeout: tuning.watch_timeout,
+            lease: tuning.lease,
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller.clone().run(stop.clone()));
