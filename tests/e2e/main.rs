@@ -28,6 +28,7 @@ mod pulling;
 mod refreshing;
 mod registries;
 mod repositories;
+mod replicas;
 mod rights;
 mod rotation;
 mod schema;
