@@ -86,10 +86,10 @@ async fn run(config: Config) -> Result<(), Failure> {
         lease: config.lease.map(lease),
     });
     let late = controller.clone();
-    metrics.watch_queue(move || late.oldest_due());
+    metrics.watch_queue(move || late.backlog());
     let late = controller.clone();
     let admin = Admin {
-        liveness: Liveness::new(move || late.oldest_due()),
+        liveness: Liveness::new(move || late.backlog().oldest),
         readiness,
         metrics,
     };

@@ -92,9 +92,11 @@ impl Minter {
                 let key = (identity, server, repositories.clone());
                 let usable = |held: &Credential| self.may_hand_over(held, request);
                 let fetch = self.access_token(request, repositories, assertions);
-                self.access_tokens
+                let obtained = self
+                    .access_tokens
                     .get_or_fetch(&key, self.clock.now(), usable, fetch)
-                    .await
+                    .await;
+                self.counted("access", obtained)
             }
         }?;
         Ok(obtained.credential)
@@ -147,9 +149,11 @@ impl Minter {
         let key = (identity.clone(), server.clone());
         let usable = |held: &Credential| self.may_hand_over(held, request);
         let fetch = self.exchange(identity, server, assertions);
-        self.refresh_tokens
+        let obtained = self
+            .refresh_tokens
             .get_or_fetch(&key, self.clock.now(), usable, fetch)
-            .await
+            .await;
+        self.counted("refresh", obtained)
     }
 
     async fn exchange(
@@ -200,9 +204,22 @@ impl Minter {
                 result => result,
             }
         };
-        self.entra_tokens
+        let obtained = self
+            .entra_tokens
             .get_or_fetch(identity, self.clock.now(), usable, fetch)
-            .await
+            .await;
+        self.counted("entra", obtained)
+    }
+
+    fn counted(
+        &self,
+        token: &'static str,
+        obtained: Result<Obtained, MintError>,
+    ) -> Result<Obtained, MintError> {
+        if let Ok(obtained) = &obtained {
+            self.metrics.token_used(token, !obtained.fresh);
+        }
+        obtained
     }
 
     async fn request_entra(

@@ -8,14 +8,19 @@ use jiff::SignedDuration;
 use kube::core::Status;
 use tokio::sync::Semaphore;
 
+use crate::process::Metrics;
+
 /// Calls under way at once. kube speaks HTTP/1.1: each is a connection.
 const IN_FLIGHT: usize = 32;
 /// kube itself would wait without end.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Bounds the number of calls under way.
+/// Bounds the number of calls under way, and counts them.
 #[derive(Clone, Debug)]
-pub struct ApiLimit(Arc<Semaphore>);
+pub struct ApiLimit {
+    slots: Arc<Semaphore>,
+    metrics: Metrics,
+}
 
 /// Indicates that a call failed for no fault of the object: it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -105,13 +110,14 @@ impl ApiError {
 
 // === impl ApiLimit ===
 
-impl Default for ApiLimit {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(IN_FLIGHT)))
-    }
-}
-
 impl ApiLimit {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+            metrics,
+        }
+    }
+
     /// Makes a call once there is room for it. The outer error is one that says nothing of the object.
     pub(super) async fn call<T>(
         &self,
@@ -119,8 +125,11 @@ impl ApiLimit {
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<Result<T, Box<Status>>, ApiError> {
         // The semaphore is never closed.
-        let _permit = self.0.acquire().await;
-        match tokio::time::timeout(DEADLINE, call).await {
+        let _permit = self.slots.acquire().await;
+        let answer = tokio::time::timeout(DEADLINE, call).await;
+        let outcome = answer.as_ref().map_or("timeout", outcome);
+        self.metrics.api_requested(step, outcome);
+        match answer {
             Err(_) => Err(ApiError::Timeout(step)),
             Ok(Ok(answer)) => Ok(Ok(answer)),
             Ok(Err(kube::Error::Api(status))) if is_about_the_object(&status) => Ok(Err(status)),
@@ -129,6 +138,24 @@ impl ApiLimit {
                 cause: ApiFailure::from(&error),
             }),
         }
+    }
+}
+
+/// For the metrics.
+fn outcome<T>(answer: &kube::Result<T>) -> &'static str {
+    let Err(error) = answer else {
+        return "success";
+    };
+    match ApiFailure::from(error) {
+        ApiFailure::Status(403, _) => "forbidden",
+        ApiFailure::Status(404, _) => "not_found",
+        ApiFailure::Status(409, _) => "conflict",
+        ApiFailure::Status(429, _) => "throttled",
+        ApiFailure::Status(400..500, _) => "refused",
+        ApiFailure::Status(..) => "failed",
+        ApiFailure::Unreachable => "unreachable",
+        ApiFailure::Unreadable => "unreadable",
+        ApiFailure::Unsendable => "unsendable",
     }
 }
 

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::FIELD_MANAGER;
 use crate::azure::{AssertionSource, Minter};
 use crate::plan::Settings;
-use crate::process::{Clock, Metrics, Readiness};
+use crate::process::{Backlog, Clock, Metrics, Readiness};
 
 pub use api_call::ApiLimit;
 pub use client::{ConnectError, connect, is_fenced, is_impersonation_unfenced};
@@ -129,7 +129,7 @@ impl Controller {
         };
         Arc::new(Self {
             recorder: Recorder::new(client.clone(), reporter),
-            limit: ApiLimit::default(),
+            limit: ApiLimit::new(metrics.clone()),
             queue: DueQueue::default(),
             objects: TrackedObjects::default(),
             issuer: Mutex::default(),
@@ -150,13 +150,19 @@ impl Controller {
         })
     }
 
-    /// How late the oldest due object is that nobody has started on. A replica that stands by is never late.
-    pub fn oldest_due(&self) -> Duration {
+    /// The due objects that nobody has started on. A replica that stands by has none.
+    pub fn backlog(&self) -> Backlog {
         if !self.is_leading() {
-            return Duration::ZERO;
+            return Backlog {
+                items: 0,
+                oldest: Duration::ZERO,
+            };
         }
-        let late = self.queue.oldest_due(self.clock.now());
-        Duration::try_from(late).unwrap_or_default()
+        let now = self.clock.now();
+        Backlog {
+            items: self.queue.count_due(now),
+            oldest: Duration::try_from(self.queue.oldest_due(now)).unwrap_or_default(),
+        }
     }
 
     fn learn_issuer(&self, issuer: String) {

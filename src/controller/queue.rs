@@ -71,6 +71,16 @@ impl DueQueue {
         self.lock().by_time.first().map(|(at, _)| *at)
     }
 
+    /// How many items are due and were not taken.
+    pub fn count_due(&self, now: Timestamp) -> usize {
+        let items = self.lock();
+        items
+            .by_time
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .count()
+    }
+
     /// How long the oldest item has been due without being taken.
     pub fn oldest_due(&self, now: Timestamp) -> SignedDuration {
         self.next()
@@ -133,6 +143,7 @@ mod tests {
         queue.schedule(&key("a"), at(10));
         assert_eq!(queue.oldest_due(at(9)).as_secs(), 0);
         assert_eq!(queue.oldest_due(at(130)).as_secs(), 120);
+        assert_eq!((queue.count_due(at(9)), queue.count_due(at(10))), (0, 1));
         queue.take_due(at(130));
         assert_eq!(queue.oldest_due(at(130)).as_secs(), 0);
     }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::FutureExt as _;
 use futures::future::join_all;
@@ -18,7 +19,7 @@ use crate::api::AcrCredential;
 use crate::azure::MintRequest;
 use crate::credential::{Cause, Hop, MintError, saturating_add};
 use crate::plan::{Outcomes, Plan, Settled, State, plan};
-use crate::process::{ReconcileResult, State as MetricState};
+use crate::process::{ReconcileResult, Standing, State as MetricState};
 
 const API_BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(1);
 const API_BACKOFF_CAP: SignedDuration = SignedDuration::from_secs(60);
@@ -37,6 +38,7 @@ impl Controller {
         over: CancellationToken,
     ) {
         let Work { object, mut memory } = work;
+        let started = Instant::now();
         let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
         let look = self
             .reconcile(&object, &key, &mut memory)
@@ -48,21 +50,22 @@ impl Controller {
             return;
         };
         let now = self.clock.now();
+        let took = started.elapsed();
         let has_failed = !matches!(result, Ok(Ok(_)));
         let wake_at = span.in_scope(|| match result {
             Ok(Ok(wake_at)) => {
-                self.metrics.reconciled(ReconcileResult::Success);
+                self.metrics.reconciled(ReconcileResult::Success, took);
                 memory.api_failures = 0;
                 wake_at
             }
             Ok(Err(error)) => {
-                self.metrics.reconciled(ReconcileResult::Failure);
+                self.metrics.reconciled(ReconcileResult::Failure, took);
                 tracing::warn!(%error, "will be tried again");
                 let floor = error.retry_after().min(API_BACKOFF_CAP);
                 Some(saturating_add(now, api_backoff(&mut memory).max(floor)))
             }
             Err(_) => {
-                self.metrics.reconciled(ReconcileResult::Panic);
+                self.metrics.reconciled(ReconcileResult::Panic, took);
                 tracing::error!("a reconcile panicked; will be tried again");
                 memory = Memory::default();
                 Some(saturating_add(now, PANIC_BACKOFF))
@@ -170,8 +173,12 @@ impl Controller {
             State::NotReady => MetricState::NotReady,
             State::Suspended => MetricState::Suspended,
         };
-        self.metrics
-            .object_is(&key.namespace, &key.name, state, settled.expires_at);
+        let standing = Standing {
+            state,
+            expires_at: settled.expires_at,
+            refresh_at: settled.refresh_at,
+        };
+        self.metrics.object_is(&key.namespace, &key.name, standing);
         // Deleted meanwhile: its series would stay for ever.
         if !self.objects.knows(key) {
             self.metrics.object_is_gone(&key.namespace, &key.name);

@@ -70,6 +70,7 @@ impl Controller {
         let config = watcher::Config::default()
             .labels(&self.selector)
             .timeout(seconds);
+        self.metrics.watches("credentials");
         let mut events = watch(api, config).default_backoff().boxed();
         let mut ready = Some(ready);
         let mut listed = HashSet::new();
@@ -98,6 +99,7 @@ impl Controller {
                     }
                 }
                 Err(error) => {
+                    self.metrics.watch_failed("credentials");
                     let error = in_own_words(&error);
                     tracing::warn!(error, "watch of AcrCredentials failed; it starts again");
                 }

@@ -33,6 +33,7 @@ impl Controller {
         let config = watcher::Config::default()
             .labels(&format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}"))
             .timeout(seconds);
+        self.metrics.watches("secrets");
         let mut events = watcher(api, config).default_backoff().boxed();
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {
@@ -51,6 +52,7 @@ impl Controller {
                     listed.clear();
                 }
                 Err(error) => {
+                    self.metrics.watch_failed("secrets");
                     let error = in_own_words(&error);
                     tracing::warn!(error, "watch of Secrets failed; it starts again");
                 }

@@ -34,6 +34,8 @@ pub struct Settled {
     pub state: State,
     /// When the first credential stops working.
     pub expires_at: Option<Timestamp>,
+    /// When the next refresh is planned, however often it was tried since.
+    pub refresh_at: Option<Timestamp>,
 }
 
 /// How soon the Secret of a deleted predecessor is looked for again.
@@ -71,6 +73,7 @@ pub fn settle(
         note: status::note(observed.object.status.as_ref(), &desired),
         state: status::state(observed.object, &desired),
         expires_at: desired.expires_at.as_ref().map(|time| time.0),
+        refresh_at: desired.refresh_at.as_ref().map(|time| time.0),
         status: (observed.object.status.as_ref() != Some(&desired)).then_some(desired),
         wake_at: wake_at(observed, plan, &registries, &attempts, now),
         attempts,

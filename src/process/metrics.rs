@@ -1,21 +1,28 @@
 //! The metrics, in `OpenMetrics` text. Labels come from closed sets, save the names of objects, which
 //! an operator can leave out.
 
-use std::collections::BTreeMap;
+mod objects;
+mod queue;
+mod usage;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use objects::Objects;
+pub use queue::Backlog;
+use queue::Queue;
+use usage::Usage;
 
 /// The metrics of one process. Clones count together.
 #[derive(Clone, Debug)]
@@ -34,6 +41,17 @@ pub enum State {
     Suspended,
 }
 
+/// What is told of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it stands.
+    pub state: State,
+    /// When the first of its credentials expires, where it has any.
+    pub expires_at: Option<Timestamp>,
+    /// When its next refresh is planned, where there is one to come.
+    pub refresh_at: Option<Timestamp>,
+}
+
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReconcileResult {
@@ -48,37 +66,25 @@ pub enum ReconcileResult {
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
+    /// Metrics whose names are everybody's.
+    common: Registry,
     objects: Arc<Objects>,
     queue: Arc<Queue>,
     reconciles: Family<Label, Counter>,
+    reconcile_durations: Histogram,
     refreshes: Family<Label, Counter>,
-    mints: Family<[(&'static str, &'static str); 2], Histogram>,
+    mints: Family<Labels, Histogram>,
+    token_uses: Family<Labels, Counter>,
+    api_requests: Family<Labels, Counter>,
+    watch_failures: Family<Label, Counter>,
     leader: Gauge,
 }
 
 type Label = [(&'static str, &'static str); 1];
-
-/// Objects by namespace and name. Their series are written from here at each scrape, so that one that
-/// is forgotten leaves nothing behind.
-#[derive(Debug)]
-struct Objects {
-    per_object: bool,
-    seen: Mutex<BTreeMap<(String, String), Object>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Object {
-    state: State,
-    expires_at: Option<Timestamp>,
-}
-
-#[derive(Default)]
-struct Queue {
-    oldest_due: OnceLock<Box<dyn Fn() -> Duration + Send + Sync>>,
-}
+type Labels = [(&'static str, &'static str); 2];
 
 /// From a cached answer's milliseconds to the deadline of a call.
-const MINT_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 // === impl Metrics ===
 
@@ -86,34 +92,30 @@ impl Metrics {
     /// The content type of [`encode`](Self::encode).
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// Metrics of the program in this `version`. `per_object` says whether there is a series for each
+    /// Metrics of the program in this `version`. `per_object` says whether there are series for each
     /// object (`--metrics-per-object`).
     pub fn new(version: &'static str, per_object: bool) -> Self {
+        let mut common = Registry::default();
+        common.register_collector(Box::new(Usage));
+        let mut registry = Registry::with_prefix("acrcred");
+        let info = Info::new([("version", version)]);
+        registry.register("build", "The running version", info);
         let objects = Arc::new(Objects {
             per_object,
             seen: Mutex::default(),
         });
         let queue = Arc::new(Queue::default());
-        let reconciles = Family::<Label, Counter>::default();
-        let refreshes = Family::<Label, Counter>::default();
-        let mints =
-            Family::new_with_constructor((|| Histogram::new(MINT_BUCKETS)) as fn() -> Histogram);
+        registry.register_collector(Box::new(Arc::clone(&objects)));
+        registry.register_collector(Box::new(Arc::clone(&queue)));
 
-        let mut registry = Registry::with_prefix("acrcred");
-        registry.register(
-            "build",
-            "The running version",
-            Info::new([("version", version)]),
-        );
-        registry.register(
-            "reconcile",
-            "Reconciles of an object, by result",
-            reconciles.clone(),
-        );
-        registry.register(
-            "refresh",
-            "Attempts to replace a credential, by outcome",
-            refreshes.clone(),
+        let histogram = (|| Histogram::new(BUCKETS)) as fn() -> Histogram;
+        let reconcile_durations = histogram();
+        let mints = Family::new_with_constructor(histogram);
+        registry.register_with_unit(
+            "reconcile_duration",
+            "How long a look at an object took",
+            Unit::Seconds,
+            reconcile_durations.clone(),
         );
         registry.register_with_unit(
             "mint_duration",
@@ -127,15 +129,30 @@ impl Metrics {
             "1 while this replica does the work, 0 while it stands by",
             leader.clone(),
         );
-        registry.register_collector(Box::new(Arc::clone(&objects)));
-        registry.register_collector(Box::new(Arc::clone(&queue)));
-
+        let r = &mut registry;
         let metrics = Self(Arc::new(Inner {
+            reconciles: counter(r, "reconcile", "Reconciles of an object, by result"),
+            refreshes: counter(r, "refresh", "Attempts to replace a credential, by outcome"),
+            token_uses: counter(
+                r,
+                "token_uses",
+                "Tokens that were needed, and whether a shared one served",
+            ),
+            api_requests: counter(
+                r,
+                "api_requests",
+                "Requests to the API server, except for watches and the lease",
+            ),
+            watch_failures: counter(
+                r,
+                "watch_failures",
+                "Watches of the API server that failed and were started again",
+            ),
             registry,
+            common,
             objects,
             queue,
-            reconciles,
-            refreshes,
+            reconcile_durations,
             mints,
             leader,
         }));
@@ -151,20 +168,10 @@ impl Metrics {
         }
     }
 
-    /// Takes note of an object; replaces what was known of it. `expires_at` is the earliest expiry of
-    /// its credentials, where it has any.
-    pub fn object_is(
-        &self,
-        namespace: &str,
-        name: &str,
-        state: State,
-        expires_at: Option<Timestamp>,
-    ) {
+    /// Takes note of an object; replaces what was known of it.
+    pub fn object_is(&self, namespace: &str, name: &str, standing: Standing) {
         let key = (namespace.to_owned(), name.to_owned());
-        self.0
-            .objects
-            .lock()
-            .insert(key, Object { state, expires_at });
+        self.0.objects.lock().insert(key, standing);
     }
 
     /// Drops an object that exists no more, and its series.
@@ -182,9 +189,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a reconcile.
-    pub fn reconciled(&self, result: ReconcileResult) {
+    /// Counts and times a reconcile.
+    pub fn reconciled(&self, result: ReconcileResult, took: Duration) {
         self.0.reconciles.get_or_create(&result.label()).inc();
+        self.0.reconcile_durations.observe(took.as_secs_f64());
     }
 
     /// Counts an attempt to replace a credential. `outcome` comes from a closed set.
@@ -203,21 +211,67 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Says where to ask, at each scrape, how late the oldest due item is that was not started. Only
-    /// the first call counts.
-    pub fn watch_queue(&self, oldest_due: impl Fn() -> Duration + Send + Sync + 'static) {
-        let _ = self.0.queue.oldest_due.set(Box::new(oldest_due));
+    /// Counts a token that was needed: of which kind, and whether one from memory served. Both come from
+    /// closed sets.
+    pub fn token_used(&self, token: &'static str, is_shared: bool) {
+        let source = if is_shared { "memory" } else { "upstream" };
+        self.0
+            .token_uses
+            .get_or_create(&[("token", token), ("source", source)])
+            .inc();
+    }
+
+    /// Counts a request to the API server. Both come from closed sets.
+    pub fn api_requested(&self, request: &'static str, outcome: &'static str) {
+        self.0
+            .api_requests
+            .get_or_create(&[("request", request), ("outcome", outcome)])
+            .inc();
+    }
+
+    /// Makes a watch known, with no failure yet.
+    pub fn watches(&self, watch: &'static str) {
+        self.0
+            .watch_failures
+            .get_or_create_owned(&[("watch", watch)]);
+    }
+
+    /// Counts a failure of a watch.
+    pub fn watch_failed(&self, watch: &'static str) {
+        self.0
+            .watch_failures
+            .get_or_create(&[("watch", watch)])
+            .inc();
+    }
+
+    /// Says where to ask, at each scrape, for the due items that were not started. Only the first call counts.
+    pub fn watch_queue(&self, backlog: impl Fn() -> Backlog + Send + Sync + 'static) {
+        let _ = self.0.queue.backlog.set(Box::new(backlog));
     }
 
     /// All metrics, as `OpenMetrics` text.
     pub fn encode(&self) -> String {
         let mut encoded = String::new();
-        match text::encode(&mut encoded, &self.0.registry) {
+        let Inner {
+            registry, common, ..
+        } = &*self.0;
+        let written = text::encode_registry(&mut encoded, common)
+            .and_then(|()| text::encode(&mut encoded, registry));
+        match written {
             Ok(()) => encoded,
             // Writing to a string cannot fail. A scraper takes a text without its end mark for a failure.
             Err(fmt::Error) => String::new(),
         }
     }
+}
+
+fn counter<L>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Counter>
+where
+    L: EncodeLabelSet + Clone + fmt::Debug + Hash + Eq + Send + Sync + 'static,
+{
+    let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
 }
 
 // === impl State ===
@@ -247,76 +301,6 @@ impl ReconcileResult {
             Self::Panic => "panic",
         };
         [("result", result)]
-    }
-}
-
-// === impl Objects ===
-
-impl Objects {
-    /// A panic elsewhere leaves the map whole: every change to it is a single call.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Object>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Collector for Objects {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let seen = self.lock().clone();
-
-        let mut states = encoder.encode_descriptor(
-            "credentials",
-            "Objects, by state.",
-            None,
-            MetricType::Gauge,
-        )?;
-        for state in State::ALL {
-            let count = seen.values().filter(|object| object.state == state).count();
-            let label = [("state", state.name())];
-            states.encode_family(&label)?.encode_gauge(&count)?;
-        }
-
-        if !self.per_object {
-            return Ok(());
-        }
-        let mut expiries = encoder.encode_descriptor(
-            "credential_expiration_timestamp",
-            "When the first credential of an object expires, in seconds since 1970.",
-            Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?;
-        for ((namespace, name), object) in &seen {
-            if let Some(expires_at) = object.expires_at {
-                let labels = [("namespace", namespace.as_str()), ("name", name.as_str())];
-                expiries
-                    .encode_family(&labels)?
-                    .encode_gauge(&expires_at.as_second())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-// === impl Queue ===
-
-impl Collector for Queue {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(oldest_due) = self.oldest_due.get() else {
-            return Ok(());
-        };
-        encoder
-            .encode_descriptor(
-                "queue_oldest_due",
-                "How late the oldest due item is that was not started.",
-                Some(&Unit::Seconds),
-                MetricType::Gauge,
-            )?
-            .encode_gauge(&oldest_due().as_secs_f64())
-    }
-}
-
-impl fmt::Debug for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").finish_non_exhaustive()
     }
 }
 

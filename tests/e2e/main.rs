@@ -19,6 +19,7 @@ mod layout;
 mod leaks;
 mod lifetimes;
 mod manifests;
+mod monitoring;
 mod neighbours;
 mod ownership;
 mod policy;

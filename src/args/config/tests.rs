@@ -1,4 +1,5 @@
 mod clouds;
+mod lease;
 
 use clap::{CommandFactory, Parser};
 
@@ -45,6 +46,7 @@ fn nothing_set_is_a_safe_configuration() {
     assert_eq!(config.watch_timeout, Duration::from_secs(200));
     assert!(config.watch_namespaces.is_empty());
     assert_eq!(config.selector, "");
+    assert_eq!(config.lease, None);
     assert_eq!(config.admin_listen.to_string(), "0.0.0.0:8080");
     assert!(config.metrics_per_object);
     assert_eq!(config.log_format, LogFormat::Json);

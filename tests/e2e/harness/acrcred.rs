@@ -112,6 +112,8 @@ impl Scene {
             watch_timeout: tuning.watch_timeout,
             lease: tuning.lease,
         });
+        let late = controller.clone();
+        metrics.watch_queue(move || late.backlog());
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller.clone().run(stop.clone()));
         soon("acrcred has its first list", async || {
@@ -184,7 +186,7 @@ impl Scene {
 impl Acrcred {
     /// How late it is with what is due.
     pub fn oldest_due(&self) -> Duration {
-        self.controller.oldest_due()
+        self.controller.backlog().oldest
     }
 
     /// Waits until somebody has started on everything that is due.

@@ -126,15 +126,19 @@ fn cache_key(module: &Module, toolchain: &str) -> String {
         })
 }
 
-fn build_flags(module: &Module) -> [String; 3] {
+fn build_flags(module: &Module) -> Vec<String> {
     let version = module
         .version_variable
         .map(|variable| format!(" -X {variable}={}", module.version()));
-    [
+    let mut flags = vec![
         "-trimpath".into(),
         "-ldflags".into(),
         format!("-s -w{}", version.unwrap_or_default()),
-    ]
+    ];
+    if !module.tags.is_empty() {
+        flags.extend(["-tags".into(), module.tags.into()]);
+    }
+    flags
 }
 
 /// `go` in the module's folder, deaf to a workspace around it.
