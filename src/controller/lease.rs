@@ -110,17 +110,17 @@ impl Lease {
         let mut told = None;
         while !stop.is_cancelled() {
             let asked_at = Instant::now();
-            let step = election.next(asked_at);
-            if let Step::Rest(rest) = step {
+            let next = election.next(asked_at);
+            if let Step::Rest(rest) = next {
                 stop.run_until_cancelled(sleep(rest)).await;
                 continue;
             }
-            let result = self.carry_out(&step, &current, &election).await;
+            let result = self.carry_out(&next, &current, &election).await;
             let now = Instant::now();
             match &result {
                 Ok(found) => {
                     let record = found.as_ref().map(record);
-                    match (step, record) {
+                    match (next, record) {
                         (Step::Look, record) => election.looked(record, now),
                         (_, Some(record)) => election.wrote(record, asked_at, now),
                         (_, None) => election.conflicted(),

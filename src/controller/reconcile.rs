@@ -44,7 +44,7 @@ impl Controller {
             .reconcile(&object, &key, &mut memory)
             .instrument(span.clone());
         let look = over.run_until_cancelled(AssertUnwindSafe(look).catch_unwind());
-        let Some(result) = look.await else {
+        let Some(result) = Box::pin(look).await else {
             // Whoever may work next looks at everything anew.
             self.objects.end(&key, &object, memory);
             return;

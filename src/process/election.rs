@@ -51,12 +51,20 @@ pub enum Step {
 pub struct Election {
     me: String,
     duration: Duration,
-    /// `None`: look before all else. `Some(None)`: there is none.
-    seen: Option<Option<Seen>>,
+    view: View,
     looked_at: Option<Instant>,
     /// When the last write of ours that was taken began, while nobody else was seen to hold the lease.
     renewed_at: Option<Instant>,
     not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum View {
+    /// Look before all else.
+    Unknown,
+    /// There is none.
+    Absent,
+    Seen(Seen),
 }
 
 #[derive(Debug)]
@@ -74,7 +82,7 @@ impl Election {
         Self {
             me,
             duration,
-            seen: None,
+            view: View::Unknown,
             looked_at: None,
             renewed_at: None,
             not_before: None,
@@ -101,13 +109,13 @@ impl Election {
         if let Some(rest) = self.not_before.and_then(|at| until(at, now)) {
             return Step::Rest(rest);
         }
-        match (&self.seen, self.renewed_at) {
-            (None, _) => Step::Look,
-            (Some(None), _) => Step::Create,
-            (Some(Some(_)), Some(renewed_at)) => {
+        match (&self.view, self.renewed_at) {
+            (View::Unknown, _) => Step::Look,
+            (View::Absent, _) => Step::Create,
+            (View::Seen(_), Some(renewed_at)) => {
                 until(renewed_at + self.duration / 3, now).map_or(Step::Renew, Step::Rest)
             }
-            (Some(Some(seen)), None) => self.stand_by(seen, now),
+            (View::Seen(seen), None) => self.stand_by(seen, now),
         }
     }
 
@@ -117,7 +125,8 @@ impl Election {
         };
         let duration = seen.record.duration.unwrap_or(self.duration);
         // What was seen may be older by the time between two looks. The holder ends well before.
-        let expires_in = duration.min(MAX_LEASE_DURATION) - self.look_every().min(duration / 15);
+        let duration = duration.min(MAX_LEASE_DURATION);
+        let expires_in = duration.saturating_sub(self.look_every());
         let Some(rest) = until(seen.since + expires_in, now).filter(|_| *holder != self.me) else {
             return Step::Take;
         };
@@ -136,27 +145,29 @@ impl Election {
         if !is_mine {
             self.renewed_at = None;
         }
-        let before = self.seen.take().flatten();
-        let since = |record: &LeaseRecord| match before {
-            Some(seen) if seen.record == *record => seen.since,
+        let since = |record: &LeaseRecord| match &self.view {
+            View::Seen(seen) if seen.record == *record => seen.since,
             _ => now,
         };
-        self.seen = Some(found.map(|record| Seen {
-            since: since(&record),
-            record,
-        }));
+        self.view = match found {
+            None => View::Absent,
+            Some(record) => View::Seen(Seen {
+                since: since(&record),
+                record,
+            }),
+        };
     }
 
     /// A write that was asked for at `asked_at` was taken, and answered at `now`.
     pub fn wrote(&mut self, record: LeaseRecord, asked_at: Instant, now: Instant) {
         self.not_before = None;
         self.renewed_at = Some(asked_at);
-        self.seen = Some(Some(Seen { record, since: now }));
+        self.view = View::Seen(Seen { record, since: now });
     }
 
     /// The lease is not what was seen last.
     pub fn conflicted(&mut self) {
-        self.seen = None;
+        self.view = View::Unknown;
     }
 
     /// A call failed at `now`: it is tried again a little later.
@@ -278,7 +289,7 @@ mod tests {
     fn the_duration_is_the_holders_within_reason() {
         let start = Instant::now();
         for (duration, taken_after) in [
-            (Some(Duration::from_secs(60)), 59.0),
+            (Some(Duration::from_mins(1)), 59.0),
             (Some(Duration::MAX), 599.0),
             (None, 14.0),
             (Some(Duration::ZERO), 0.0),

@@ -176,6 +176,16 @@ impl Recording {
     }
 }
 
+/// How many attempts have failed.
+fn failures(acrcred: &Acrcred) -> u64 {
+    let text = acrcred.metrics.encode();
+    let outcomes = text
+        .lines()
+        .filter(|line| line.starts_with("acrcred_refresh_total") && !line.contains("\"success\""));
+    let count = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
+    outcomes.filter_map(count).sum()
+}
+
 #[test]
 fn each_alert_fires_when_it_should_and_only_then() {
     run(async {
@@ -245,19 +255,11 @@ fn a_run_that_is_made_to_fail_raises_the_alerts_and_a_healthy_one_none() {
                 .emulator
                 .add_fault(Fault::new(endpoint, matching, broken));
         }
-        let failures = async || {
-            let text = acrcred.metrics.encode();
-            let outcomes = text.lines().filter(|line| {
-                line.starts_with("acrcred_refresh_total") && !line.contains("\"success\"")
-            });
-            let count = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
-            outcomes.filter_map(count).sum::<u64>()
-        };
         scene.advance(REFRESH);
         let mut seen = 0;
         // Every ten minutes, until it has expired and a little longer.
         for _ in 0..11 {
-            soon("another attempt fails", async || match failures().await {
+            soon("another attempt fails", async || match failures(&acrcred) {
                 count if count > seen => {
                     seen = count;
                     Ok(())
@@ -312,26 +314,28 @@ fn a_run_that_is_made_to_fail_raises_the_alerts_and_a_healthy_one_none() {
         fs::write(&file, test)?;
         promtool(&["test", "rules", "recorded.yaml"], scene.dir.path()).await?;
 
-        // The same run has seen every metric that rules and dashboard name, and the page explains each.
-        let last = &recording.scrapes.last().context("a scrape")?.1;
-        let told = series_in(last);
-        for file in [ALERTS, DASHBOARD] {
-            for metric in metrics_in(&read(file)) {
-                ensure!(
-                    told.contains(&metric),
-                    "{file} names {metric}, which nothing tells"
-                );
-            }
-        }
-        let page = metrics_in(&read(PAGE));
-        for metric in told {
-            let family = ["_bucket", "_sum", "_count"];
-            let family = family.iter().find_map(|end| metric.strip_suffix(end));
-            let family = family.unwrap_or(&metric);
-            ensure!(page.contains(family), "{PAGE} does not name {family}");
-        }
-        Ok(())
+        // The same run has seen every metric.
+        names_agree(&recording.scrapes.last().context("a scrape")?.1)
     });
+}
+
+/// What rules and dashboard name was told, and what was told is explained.
+fn names_agree(scrape: &str) -> Result<()> {
+    let told = series_in(scrape);
+    for file in [ALERTS, DASHBOARD] {
+        for metric in metrics_in(&read(file)) {
+            let is_told = told.contains(&metric);
+            ensure!(is_told, "{file} names {metric}, which nothing tells");
+        }
+    }
+    let page = metrics_in(&read(PAGE));
+    for metric in told {
+        let ends = ["_bucket", "_sum", "_count"];
+        let family = ends.iter().find_map(|end| metric.strip_suffix(end));
+        let family = family.unwrap_or(&metric);
+        ensure!(page.contains(family), "{PAGE} does not name {family}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -20,14 +20,12 @@ impl Scene {
     pub async fn allow_lease(&self) -> Result<()> {
         let rendered = self.control_plane.render(&config("rbac")).await?;
         let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered)?;
-        let mut text = String::new();
         for mut object in objects {
             if object["metadata"]["name"] == "acrcred-lease" {
                 object["metadata"]["namespace"] = self.namespace.clone().into();
-                text += &format!("---\n{object}\n");
+                self.control_plane.apply(object.to_string()).await?;
             }
         }
-        self.control_plane.apply(text).await?;
         Ok(())
     }
 
