@@ -8,10 +8,14 @@ use azure_emulator::journal::Endpoint;
 use controlplane::fault_proxy::{Fault, Match, Rule};
 use futures::future::try_join_all;
 use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams, ListParams};
 use rustix::process::{Signal, kill_process};
 use tokio::task::block_in_place;
 
-use crate::harness::{Acrcred, Program, REFRESH, Scene, Tuning, condition, manifest, run, soon};
+use crate::harness::{
+    Acrcred, CONTROLLER, LEASE, Program, REFRESH, Scene, Tuning, condition, manifest, run, soon,
+};
 
 /// The default, for what must not depend on it.
 const LONG: Duration = Duration::from_secs(15);
@@ -324,6 +328,34 @@ fn without_the_right_to_the_lease_it_says_so_and_waits() {
         let log = program.terminate().await?;
         ensure!(log.matches("cannot hold the lease").count() == 1, "{log}");
         Ok(())
+    });
+}
+
+#[test]
+fn the_role_reaches_one_lease_and_no_other() {
+    run(async {
+        let scene = Scene::new("lease-role").await?;
+        scene.allow_lease().await?;
+        let acrcred = scene.start_replica("own", SHORT).await?;
+        acrcred.is_leader().await?;
+        let (namespace, name) = CONTROLLER;
+        let plane = scene.control_plane;
+        let client = plane.service_account_client(namespace, name).await?;
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &scene.namespace);
+        leases.get(LEASE).await?;
+        let everywhere: Api<Lease> = Api::namespaced(client, "kube-system");
+        let delete = DeleteParams::default();
+        for (what, refused) in [
+            ("another name", leases.get("other").await.err()),
+            ("a list", leases.list(&ListParams::default()).await.err()),
+            ("a deletion", leases.delete(LEASE, &delete).await.err()),
+            ("another namespace", everywhere.get(LEASE).await.err()),
+        ] {
+            let forbidden =
+                matches!(&refused, Some(kube::Error::Api(status)) if status.is_forbidden());
+            ensure!(forbidden, "{what}: {refused:?}");
+        }
+        acrcred.stop().await
     });
 }
 

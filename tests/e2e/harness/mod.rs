@@ -28,7 +28,7 @@ pub use impersonation::{allow_impersonation_in, token_request};
 pub use objects::{Objects, condition, limited, manifest};
 pub use program::{Program, acrcred, refuses};
 pub use puller::Puller;
-pub use replicas::REFRESH;
+pub use replicas::{LEASE, REFRESH};
 pub use scanner::Scanner;
 pub use scene::{CONTROLLER, Scene, TestRegistry};
 
