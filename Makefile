@@ -54,3 +54,4 @@ deny: ## Licences, bans and sources of the dependencies (needs cargo-deny).
 .PHONY: generate
 generate: ## Writes the generated files anew; a test fails while they differ.
 	UPDATE=1 $(CARGO) test --locked --test e2e manifests::
+	UPDATE=1 $(CARGO) test --locked --test e2e chart::generated::

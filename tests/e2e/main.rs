@@ -2,6 +2,7 @@
 //! emulator in place of Azure. All tests share one control plane; each owns its namespace, tenant,
 //! client id and registries, and runs an acrcred of its own.
 
+mod chart;
 mod clouds;
 mod crashes;
 mod custom_cloud;

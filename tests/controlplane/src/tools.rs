@@ -31,6 +31,10 @@ pub enum Tool {
     Crane,
     /// Judges alerting rules.
     Promtool,
+    /// Installs charts, version 4.
+    Helm,
+    /// The same, version 3: many still have it.
+    Helm3,
 }
 
 /// A folder under `tools/`: one Go module, which may hold several programs.
@@ -75,9 +79,21 @@ static PROMETHEUS: Module = Module {
     ..module!("prometheus", "github.com/prometheus/prometheus", None)
 };
 
+// Without the variable they know their minor version only.
+static HELM: Module = module!(
+    "helm",
+    "helm.sh/helm/v4",
+    Some("helm.sh/helm/v4/internal/version.version")
+);
+static HELM_3: Module = module!(
+    "helm3",
+    "helm.sh/helm/v3",
+    Some("helm.sh/helm/v3/internal/version.version")
+);
+
 impl Tool {
     /// Every program.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::KubeControllerManager,
@@ -85,6 +101,8 @@ impl Tool {
         Self::Registry,
         Self::Crane,
         Self::Promtool,
+        Self::Helm,
+        Self::Helm3,
     ];
     /// The programs that [`ControlPlane`](crate::ControlPlane) keeps running.
     pub const CONTROL_PLANE: [Self; 3] =
@@ -100,6 +118,8 @@ impl Tool {
             Self::Registry => "registry",
             Self::Crane => "crane",
             Self::Promtool => "promtool",
+            Self::Helm => "helm",
+            Self::Helm3 => "helm3",
         }
     }
 
@@ -115,6 +135,8 @@ impl Tool {
             Self::Registry => &REGISTRY,
             Self::Crane => &CRANE,
             Self::Promtool => &PROMETHEUS,
+            Self::Helm => &HELM,
+            Self::Helm3 => &HELM_3,
         }
     }
 
@@ -127,6 +149,8 @@ impl Tool {
             Self::Registry => "github.com/distribution/distribution/v3/cmd/registry",
             Self::Crane => "github.com/google/go-containerregistry/cmd/crane",
             Self::Promtool => "github.com/prometheus/prometheus/cmd/promtool",
+            Self::Helm => "helm.sh/helm/v4/cmd/helm",
+            Self::Helm3 => "helm.sh/helm/v3/cmd/helm",
         }
     }
 

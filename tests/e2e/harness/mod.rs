@@ -2,6 +2,7 @@
 
 mod acrcred;
 mod crane;
+mod helm;
 pub mod impersonation;
 mod objects;
 mod program;
@@ -24,6 +25,7 @@ use tokio::sync::OnceCell;
 
 pub use acrcred::{Acrcred, Tuning};
 pub use crane::Crane;
+pub use helm::{Helm, chart};
 pub use impersonation::{allow_impersonation_in, token_request};
 pub use objects::{Objects, condition, limited, manifest};
 pub use program::{Program, acrcred, refuses};
