@@ -3,7 +3,9 @@
 mod generated;
 mod installing;
 mod kustomize;
+mod monitoring;
 mod objects;
+mod page;
 mod readme;
 mod rendering;
 mod rights;

@@ -52,15 +52,17 @@ pub fn entries(values: &str) -> Vec<Entry> {
 /// The table, or what a value lacks.
 pub fn table(values: &str) -> Result<String> {
     let defaults: Value = serde_saphyr::from_str(values)?;
-    let mut table = "| Value | Default | Meaning |\n|---|---|---|\n".to_owned();
-    for Entry { path, comment } in entries(values) {
+    let rows = entries(values).into_iter().map(|Entry { path, comment }| {
         let name = path.join(".");
         ensure!(!comment.is_empty(), "values.yaml: {name} has no comment");
         let default = defaults.pointer(&format!("/{}", path.join("/")));
         let default = default.with_context(|| format!("values.yaml: {name} is no value"))?;
-        table += &format!("| `{name}` | `{default}` | {comment} |\n");
-    }
-    Ok(table)
+        Ok(format!("| `{name}` | `{default}` | {comment} |\n"))
+    });
+    let rows: String = rows.collect::<Result<_>>()?;
+    Ok(format!(
+        "| Value | Default | Meaning |\n|---|---|---|\n{rows}"
+    ))
 }
 
 /// The page with the table between its marks.

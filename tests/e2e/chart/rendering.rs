@@ -8,14 +8,13 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+use super::monitoring::KINDS;
 use super::objects::{names, only};
 use crate::harness::{Helm, control_plane, run};
 
 const CLIENT_ID: &str = "22222222-0000-4000-8000-000000000001";
 const TENANT_ID: &str = "11111111-0000-4000-8000-000000000001";
 const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-/// The kinds that the Prometheus operator brings.
-pub const MONITORING: [&str; 3] = ["ServiceMonitor", "PodMonitor", "PrometheusRule"];
 
 /// Values of every kind of installation; `namespace` is one that exists.
 // A list.
@@ -145,13 +144,12 @@ fn what_a_cluster_does_not_know_is_left_out() {
         for version in Helm::VERSIONS {
             let helm = Helm::new(version)?;
             let without = helm.template("acrcred", "default", &values).await?;
-            let known =
-                MONITORING.map(|kind| format!("--api-versions=monitoring.coreos.com/v1/{kind}"));
+            let known = KINDS.map(|kind| format!("--api-versions=monitoring.coreos.com/v1/{kind}"));
             let known = known.each_ref().map(String::as_str);
             let with = helm
                 .template_with("acrcred", "default", &values, &known)
                 .await?;
-            for kind in MONITORING {
+            for kind in KINDS {
                 assert!(only(&without, kind).is_err(), "{kind}");
                 assert_eq!(
                     only(&with, kind).is_ok(),
@@ -162,7 +160,7 @@ fn what_a_cluster_does_not_know_is_left_out() {
             let plain = helm
                 .template_with("acrcred", "default", &json!({}), &known)
                 .await?;
-            assert!(MONITORING.iter().all(|kind| only(&plain, kind).is_err()));
+            assert!(KINDS.iter().all(|kind| only(&plain, kind).is_err()));
         }
         Ok(())
     });
