@@ -9,4 +9,5 @@ mod page;
 mod readme;
 mod rendering;
 mod rights;
+mod tenant_roles;
 mod values;

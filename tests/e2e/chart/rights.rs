@@ -30,6 +30,7 @@ impl<'a> Release<'a> {
             "allowControllerIdentity": [format!("{}/*", scene.namespace)],
             "clouds": ["AzurePublicCloud"],
             "impersonation": {"enabled": true, "namespaces": [scene.namespace]},
+            "impersonationAudiences": ["api://AzureCRTokenExchange", "api://another"],
             "watchNamespaces": [scene.namespace],
             "watchSecrets": {"enabled": true},
             "rbac": {"scope": scope},
@@ -183,8 +184,9 @@ fn the_policies_of_a_release_bind_its_own_service_account() {
             refused_by(&format!("{name}-impersonation"), answer)
         })
         .await?;
-        // The positive control.
+        // The positive control: what the values allow.
         ask("api://AzureCRTokenExchange").await?;
+        ask("api://another").await?;
         Ok(())
     });
 }
