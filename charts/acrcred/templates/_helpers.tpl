@@ -170,6 +170,11 @@ subjects:
 {{- if and .Values.allowControllerIdentity (not .Values.tenantId) (not .Values.workloadIdentityWebhook.enabled) }}
 {{- fail "tenantId: set the tenant of acrcred's own identity, since allowControllerIdentity lets somebody use it" }}
 {{- end }}
+{{- range .Values.impersonationAudiences }}
+{{- if or (hasPrefix "kubernetes" (trimPrefix "https://" .)) (eq . "api") }}
+{{- fail (printf "impersonationAudiences: %s is the audience of an API server; set one that only Microsoft Entra accepts" .) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.environmentFile.content .Values.environmentFile.existingConfigMap }}
 {{- fail "environmentFile: set content or existingConfigMap, not both" }}
 {{- end }}

@@ -137,6 +137,10 @@ fn values_that_contradict_each_other_are_refused_with_what_to_set() {
                 "tenantId: set the tenant",
             ),
             (
+                json!({"impersonationAudiences": ["https://kubernetes.default.svc"]}),
+                "is the audience of an API server",
+            ),
+            (
                 json!({"environmentFile": {"content": "{}", "existingConfigMap": "a"}}),
                 "environmentFile: set content or existingConfigMap",
             ),
