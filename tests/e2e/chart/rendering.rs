@@ -133,6 +133,27 @@ fn lint_finds_nothing_with_either_version() {
 }
 
 #[test]
+fn a_cluster_that_is_too_old_is_refused_and_newer_ones_get_the_same() {
+    run(async {
+        for version in Helm::VERSIONS {
+            let helm = Helm::new(version)?;
+            let render = async |kubernetes: &str| {
+                let arguments = ["--kube-version", kubernetes];
+                helm.template_with("acrcred", "default", &json!({}), &arguments)
+                    .await
+            };
+            let error = render("v1.32.9").await.err().context("it was taken")?;
+            assert!(format!("{error:#}").contains(">=1.33.0-0"), "{error:#}");
+            let oldest = render("v1.33.0").await?;
+            for kubernetes in ["v1.33.4-gke.1000", "v1.34.2", "v1.36.1", "v1.40.0"] {
+                assert_eq!(render(kubernetes).await?, oldest, "{kubernetes}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn what_a_cluster_does_not_know_is_left_out() {
     run(async {
         let values = json!({
