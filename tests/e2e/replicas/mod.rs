@@ -1,11 +1,12 @@
 //! Replicas share the work: one does it, and when it ends, however it ends, another goes on.
 
+mod losing;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::fault::{Fault as AzureFault, Kind, Match as AzureMatch};
 use azure_emulator::journal::Endpoint;
-use controlplane::fault_proxy::{Fault, Match, Rule};
+use controlplane::fault_proxy::FaultProxy;
 use futures::future::try_join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -29,9 +30,9 @@ struct Node {
 }
 
 impl Node {
-    fn start(scene: &Scene, identity: &str, duration: Duration) -> Result<Self> {
+    fn start(scene: &Scene, tuning: Tuning) -> Result<Self> {
         let runtime = tokio::runtime::Runtime::new()?;
-        let starting = scene.start_replica(identity, duration);
+        let starting = scene.start_tuned(tuning);
         Ok(Self {
             acrcred: block_in_place(|| runtime.block_on(starting))?,
             runtime,
@@ -40,6 +41,20 @@ impl Node {
 
     fn kill(self) {
         self.runtime.shutdown_background();
+    }
+}
+
+/// How a replica is started, perhaps behind a proxy to the API server.
+fn replica(
+    scene: &Scene,
+    identity: &str,
+    duration: Duration,
+    proxy: Option<&FaultProxy>,
+) -> Tuning {
+    Tuning {
+        lease: Some(scene.lease_options(identity, duration)),
+        api_server: proxy.map(FaultProxy::url),
+        ..Tuning::of(scene)
     }
 }
 
@@ -127,7 +142,7 @@ fn what_falls_due_while_nobody_leads_is_refreshed_by_the_next() {
         scene.allow_lease().await?;
         let contoso = scene.registry("contoso").await?;
         let objects = scene.objects();
-        let first = Node::start(&scene, "first", SHORT)?;
+        let first = Node::start(&scene, replica(&scene, "first", SHORT, None))?;
         first.acrcred.is_leader().await?;
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
         let second = scene.start_replica("second", SHORT).await?;
@@ -247,57 +262,6 @@ fn clocks_ten_minutes_apart_change_nothing() {
             ensure!(scene.transitions().await? == 2);
             standby.stop().await?;
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_holder_that_is_cut_off_has_stopped_before_another_begins() {
-    run(async {
-        let scene = Scene::new("cut-off").await?;
-        scene.allow_lease().await?;
-        let contoso = scene.registry("contoso").await?;
-        let proxy = scene.fault_proxy().await?;
-        let cut = scene
-            .start_tuned(Tuning {
-                lease: Some(scene.lease_options("cut-off", SHORT)),
-                api_server: Some(proxy.url()),
-                ..Tuning::of(&scene)
-            })
-            .await?;
-        cut.is_leader().await?;
-        let other = scene.start_replica("other", SHORT).await?;
-        // Its work outlasts its lease.
-        let slow = Kind::Slow {
-            headers_ms: 5_000,
-            body_ms: 0,
-        };
-        let matching = AzureMatch::registry(&contoso.server);
-        let fault = AzureFault::new(Endpoint::Exchange, matching, slow).times(1);
-        scene.emulator.add_fault(fault);
-        proxy.add(Rule::new(Match::any().on("leases"), Fault::Hang));
-        let began = Instant::now();
-        let objects = scene.objects();
-        objects.create(&manifest("acr", &[&contoso])).await?;
-        soon("it stands by", async || {
-            match (cut.leads(), other.leads()) {
-                (true, true) => panic!("both lead"),
-                (false, _) => Ok(()),
-                state => Err(format!("{state:?}")),
-            }
-        })
-        .await?;
-        ensure!(began.elapsed() < SHORT, "it stopped too late");
-        objects.ready("acr").await?;
-        ensure!(other.leads(), "who else?");
-        // The answer it did not wait for would have come by now.
-        soon("the slow answer is over", async || {
-            let over = began.elapsed() > Duration::from_millis(5_500);
-            over.then_some(()).ok_or_else(|| "not yet".into())
-        })
-        .await?;
-        ensure!(proxy.count(&Match::writes().on("secrets")) == 0, "it wrote");
-        ensure!(scene.secret_writes().await?["acr"] == 1);
         Ok(())
     });
 }

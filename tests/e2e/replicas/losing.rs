@@ -1,0 +1,141 @@
+//! A replica that loses the lease in the middle of its work, and one that follows it there.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use azure_emulator::fault::{Fault as AzureFault, Kind, Match as AzureMatch};
+use azure_emulator::journal::Endpoint;
+use controlplane::fault_proxy::{Fault, Match, Rule};
+
+use super::{Node, SHORT, replica};
+use crate::harness::{REFRESH, Scene, manifest, run, soon};
+
+#[test]
+fn a_holder_that_is_cut_off_has_stopped_before_another_begins() {
+    run(async {
+        let scene = Scene::new("cut-off").await?;
+        scene.allow_lease().await?;
+        let contoso = scene.registry("contoso").await?;
+        let proxy = scene.fault_proxy().await?;
+        let cut = replica(&scene, "cut-off", SHORT, Some(&proxy));
+        let cut = scene.start_tuned(cut).await?;
+        cut.is_leader().await?;
+        let other = scene.start_replica("other", SHORT).await?;
+        // Its work outlasts its lease.
+        let slow = Kind::Slow {
+            headers_ms: 5_000,
+            body_ms: 0,
+        };
+        let matching = AzureMatch::registry(&contoso.server);
+        let fault = AzureFault::new(Endpoint::Exchange, matching, slow).times(1);
+        scene.emulator.add_fault(fault);
+        proxy.add(Rule::new(Match::any().on("leases"), Fault::Hang));
+        let began = Instant::now();
+        let objects = scene.objects();
+        objects.create(&manifest("acr", &[&contoso])).await?;
+        soon("it stands by", async || {
+            match (cut.leads(), other.leads()) {
+                (true, true) => panic!("both lead"),
+                (false, _) => Ok(()),
+                state => Err(format!("{state:?}")),
+            }
+        })
+        .await?;
+        ensure!(began.elapsed() < SHORT, "it stopped too late");
+        objects.ready("acr").await?;
+        ensure!(other.leads(), "who else?");
+        // The answer it did not wait for would have come by now.
+        soon("the slow answer is over", async || {
+            let over = began.elapsed() > Duration::from_millis(5_500);
+            over.then_some(()).ok_or_else(|| "not yet".into())
+        })
+        .await?;
+        ensure!(proxy.count(&Match::writes().on("secrets")) == 0, "it wrote");
+        ensure!(scene.secret_writes().await?["acr"] == 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn whoever_leads_again_believes_nothing_that_it_knew() {
+    run(async {
+        let scene = Scene::with_own_time("again").await?;
+        scene.allow_lease().await?;
+        let contoso = scene.registry("contoso").await?;
+        let objects = scene.objects();
+        let proxy = scene.fault_proxy().await?;
+        let first = replica(&scene, "first", SHORT, Some(&proxy));
+        let first = scene.start_tuned(first).await?;
+        first.is_leader().await?;
+        objects.create_ready(&manifest("acr", &[&contoso])).await?;
+        let token = objects.token("acr", &contoso).await?.context("a token")?;
+
+        let second = scene.start_replica("second", SHORT).await?;
+        let cut = proxy.add(Rule::new(Match::any().on("leases"), Fault::Hang));
+        second.is_leader().await?;
+        scene.advance(REFRESH);
+        objects.another_token("acr", &contoso, &token).await?;
+        objects.ready("acr").await?;
+        proxy.remove(cut);
+        second.stop().await?;
+        first.is_leader().await?;
+        objects
+            .create_ready(&manifest("later", &[&contoso]))
+            .await?;
+        let exchanges = scene.journal(Endpoint::Exchange).len();
+        ensure!(exchanges == 3, "{exchanges} exchanges");
+        ensure!(scene.secret_writes().await?["acr"] == 2);
+        first.stop().await
+    });
+}
+
+#[test]
+fn what_was_created_before_the_term_is_looked_for_before_it_is_minted() {
+    run(async {
+        let scene = Scene::new("late-news").await?;
+        scene.allow_lease().await?;
+        let contoso = scene.registry("contoso").await?;
+        let objects = scene.objects();
+        let duration = Duration::from_secs(5);
+        let before = scene.fault_proxy().await?;
+        let first = replica(&scene, "first", duration, Some(&before));
+        let first = Node::start(&scene, first)?;
+        first.acrcred.is_leader().await?;
+        let after = scene.fault_proxy().await?;
+        let second = replica(&scene, "second", duration, Some(&after));
+        let second = scene.start_tuned(second).await?;
+        // One object is told to the second before its term, the other within; the first gets no further than
+        // the Secrets.
+        let statuses = Match::writes().on("acrcredentials/status");
+        before.add(Rule::new(statuses, Fault::Hang));
+        let written = async |name: &str| {
+            let what = format!("there is a Secret {name}");
+            soon(&what, async || match objects.secrets.get_opt(name).await {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .await
+        };
+        objects.create(&manifest("early", &[&contoso])).await?;
+        written("early").await?;
+        after.silence_watches();
+        objects.create(&manifest("late", &[&contoso])).await?;
+        written("late").await?;
+        first.kill();
+        second.is_leader().await?;
+        objects.ready("early").await?;
+        after.close_watches();
+        objects.ready("late").await?;
+        let writes = scene.secret_writes().await?;
+        ensure!(writes.values().all(|count| *count == 1), "{writes:?}");
+        let exchanges = scene.journal(Endpoint::Exchange).len();
+        ensure!(
+            exchanges == 1,
+            "{exchanges} exchanges, and one token serves both"
+        );
+        let conflicts = scene.calls().await?.on("secrets");
+        let conflicts = conflicts.matching(|call| call.code == 409);
+        ensure!(conflicts.is_empty(), "{conflicts}");
+        second.stop().await
+    });
+}
