@@ -23,6 +23,10 @@ pub enum Tool {
     KubeApiserver,
     /// Garbage collection, namespaces and default `ServiceAccount`s.
     KubeControllerManager,
+    /// Chooses a node for each pod.
+    KubeScheduler,
+    /// Runs the pods of one node.
+    Kubelet,
     /// The command line client; also renders kustomizations.
     Kubectl,
     /// The CNCF distribution registry.
@@ -93,10 +97,12 @@ static HELM_3: Module = module!(
 
 impl Tool {
     /// Every program.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubelet,
         Self::Kubectl,
         Self::Registry,
         Self::Crane,
@@ -114,6 +120,8 @@ impl Tool {
             Self::Etcd => "etcd",
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
             Self::Kubectl => "kubectl",
             Self::Registry => "registry",
             Self::Crane => "crane",
@@ -131,7 +139,11 @@ impl Tool {
     fn module(self) -> &'static Module {
         match self {
             Self::Etcd => &ETCD,
-            Self::KubeApiserver | Self::KubeControllerManager | Self::Kubectl => &KUBERNETES,
+            Self::KubeApiserver
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::Kubelet
+            | Self::Kubectl => &KUBERNETES,
             Self::Registry => &REGISTRY,
             Self::Crane => &CRANE,
             Self::Promtool => &PROMETHEUS,
@@ -145,6 +157,8 @@ impl Tool {
             Self::Etcd => "go.etcd.io/etcd/server/v3",
             Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
             Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
+            Self::KubeScheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
+            Self::Kubelet => "k8s.io/kubernetes/cmd/kubelet",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Self::Registry => "github.com/distribution/distribution/v3/cmd/registry",
             Self::Crane => "github.com/google/go-containerregistry/cmd/crane",
