@@ -2,6 +2,11 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
+# Of the image: amd64 or arm64, in Docker's words, and the target that rustc knows it by.
+ARCH ?= $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+MACHINE := $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
+STATIC := $(MACHINE)-unknown-linux-musl
+
 # Most of what the tests do is wait, so more of them run than there are cores.
 export RUST_TEST_THREADS ?= 8
 
@@ -13,6 +18,13 @@ help: ## Lists the targets.
 build: ## Builds the programs, and the pinned Go tools that tests and demo need.
 	$(CARGO) build --locked --workspace --all-targets
 	$(TARGET_DIR)/debug/controlplane build
+
+.PHONY: image-program
+image-program: ## Builds the program as the image has it: static, small; ARCH=arm64 for the other one.
+	rustup target add $(STATIC)
+	@set -x; env CC_$(subst -,_,$(STATIC))=$(MACHINE)-linux-gnu-gcc \
+	  CARGO_TARGET_$$(echo $(STATIC) | tr a-z- A-Z_)_LINKER=$(MACHINE)-linux-gnu-gcc \
+	  $(CARGO) build --locked --profile image --bin acrcred --target $(STATIC)
 
 .PHONY: demo
 demo: build ## Shows the whole job on this machine; ARGS=--once ends by itself.

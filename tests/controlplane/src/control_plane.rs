@@ -36,6 +36,8 @@ pub struct Options {
     pub controllers: Vec<String>,
     /// The issuer of `ServiceAccount` tokens; absent: one of the shape that AKS has.
     pub issuer: Option<String>,
+    /// Whether to run the scheduler, which pods need that name no node.
+    pub scheduler: bool,
 }
 
 /// A running control plane. Dropped, it ends and every process of it is gone; the same happens when this process dies.
@@ -56,7 +58,7 @@ impl ControlPlane {
         let (tools, supervised, ready) = spawn_blocking(move || {
             // Here rather than in the supervisor, because this process may have a terminal to show progress on.
             let tools = Tools::ensure(&Tool::ALL)?;
-            let (supervised, ready) = Supervised::start(&arguments(options))?;
+            let (supervised, ready): (_, Ready) = Supervised::start("run", &arguments(options))?;
             anyhow::Ok((tools, supervised, ready))
         })
         .await??;
@@ -225,6 +227,7 @@ fn arguments(options: Options) -> Vec<String> {
         dir,
         controllers,
         issuer,
+        scheduler,
     } = options;
     let flag = |name: &str, value: &str| format!("--{name}={value}");
     let path = |name: &str, value: &PathBuf| flag(name, &value.display().to_string());
@@ -242,5 +245,6 @@ fn arguments(options: Options) -> Vec<String> {
     arguments.extend(dir.iter().map(|dir| path("dir", dir)));
     arguments.extend(issuer.iter().map(|issuer| flag("issuer", issuer)));
     arguments.extend(service_account_admission.then(|| "--service-account-admission".to_owned()));
+    arguments.extend(scheduler.then(|| "--scheduler".to_owned()));
     arguments
 }

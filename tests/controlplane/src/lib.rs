@@ -15,6 +15,7 @@ pub mod fault_proxy;
 mod identities;
 mod kubeconfig;
 mod manifests;
+pub mod node;
 mod ready;
 mod supervised;
 pub mod supervisor;

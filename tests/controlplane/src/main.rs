@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use controlplane::{
     Tool, Tools,
+    node::{self, Machine},
     supervisor::{self, DEFAULT_ISSUER, Settings},
 };
 
@@ -27,6 +28,16 @@ enum Command {
     Build,
     /// Run a control plane: print one JSON line when it serves; end it when stdin closes or on SIGINT, SIGTERM, SIGHUP.
     Run(RunArguments),
+    /// Run a node, as root: print one JSON line when it has registered; end it when stdin closes or on SIGINT, SIGTERM, SIGHUP.
+    Node(Machine),
+    /// Run the programs of a node as the first process of new namespaces.
+    #[command(hide = true)]
+    NodePrograms {
+        #[command(flatten)]
+        machine: Machine,
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Run a program that dies with this process's parent.
     #[command(hide = true)]
     Child {
@@ -61,6 +72,9 @@ struct RunArguments {
     /// A further controller of kube-controller-manager, such as deployment-controller. Repeatable.
     #[arg(long = "controller", value_name = "NAME")]
     controllers: Vec<String>,
+    /// Run the scheduler too.
+    #[arg(long)]
+    scheduler: bool,
 }
 
 fn main() -> ExitCode {
@@ -96,6 +110,7 @@ fn run(command: Command) -> Result<()> {
             admission_plugins,
             issuer,
             controllers,
+            scheduler,
         }) => supervisor::run(Settings {
             dir,
             keep,
@@ -104,7 +119,10 @@ fn run(command: Command) -> Result<()> {
             admission_plugins,
             issuer,
             controllers,
+            scheduler,
         }),
+        Command::Node(machine) => node::run(&machine),
+        Command::NodePrograms { machine, dir } => node::run_programs(&machine, &dir),
         Command::Child { parent, command } => supervisor::become_child(parent, &command),
     }
 }

@@ -12,8 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-
-use crate::Ready;
+use serde::de::DeserializeOwned;
 
 const PROGRAM: &str = "controlplane";
 /// Generous, because a machine may be busy compiling.
@@ -31,11 +30,14 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts a supervisor and waits until it says that the control plane is ready.
-    pub(crate) fn start(arguments: &[String]) -> Result<(Self, Ready)> {
+    /// Starts a supervisor by the name of its subcommand and waits until it says that what it runs is ready.
+    pub(crate) fn start<R: DeserializeOwned>(
+        subcommand: &str,
+        arguments: &[String],
+    ) -> Result<(Self, R)> {
         let program = program()?;
         let mut child = Command::new(&program)
-            .arg("run")
+            .arg(subcommand)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -58,7 +60,7 @@ impl Supervised {
                 serde_json::from_str(&line).context("the supervisor said something unreadable: is it older than this library? Run `cargo build --workspace --all-targets`")?,
             )),
             None => bail!(
-                "the control plane did not start:\n{}",
+                "`controlplane {subcommand}` did not start:\n{}",
                 supervised.last_words()
             ),
         }
@@ -110,7 +112,7 @@ fn first_line(stdout: ChildStdout, limit: Duration) -> Result<Option<String>> {
     });
     match line.recv_timeout(limit) {
         Ok(line) => line.context("cannot read from the supervisor"),
-        Err(_) => bail!("the control plane was not ready within {limit:?}"),
+        Err(_) => bail!("it was not ready within {limit:?}"),
     }
 }
 

@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context, Result};
 
 pub use self::children::become_child;
-use self::{children::Children, home::Home, stop::Stop};
+use self::home::Home;
+pub(crate) use self::{children::Children, stop::Stop};
 use crate::{Tool, Tools};
 
 /// An issuer of the shape that AKS has: a path and, above all, a trailing slash.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub issuer: String,
     /// Controllers to run beside the usual ones.
     pub controllers: Vec<String>,
+    /// Whether to run the scheduler.
+    pub scheduler: bool,
 }
 
 /// Runs a control plane until stdin closes or a signal comes. Fails if one of its programs ends by itself.

@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+pub(crate) use self::{build::lock, progress::say};
+
 /// A pinned program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
@@ -111,8 +113,12 @@ impl Tool {
         Self::Helm3,
     ];
     /// The programs that [`ControlPlane`](crate::ControlPlane) keeps running.
-    pub const CONTROL_PLANE: [Self; 3] =
-        [Self::Etcd, Self::KubeApiserver, Self::KubeControllerManager];
+    pub const CONTROL_PLANE: [Self; 4] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+    ];
 
     /// The program's file name.
     pub fn name(self) -> &'static str {
@@ -255,7 +261,7 @@ impl Tools {
 }
 
 /// Where built programs are kept; created if it does not exist.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let variable = |name| {
         env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -23,7 +23,7 @@ const TAIL_LINES: usize = 15;
 
 /// Programs that run.
 #[derive(Default)]
-pub(super) struct Children(Vec<Child>);
+pub(crate) struct Children(Vec<Child>);
 
 struct Child {
     name: &'static str,
@@ -34,17 +34,30 @@ struct Child {
 
 impl Children {
     /// Starts `program`, with its output in `logs/NAME.log`.
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
         name: &'static str,
         program: &Path,
         arguments: &[String],
         logs: &Path,
     ) -> Result<()> {
+        self.start_with(name, program, arguments, &[], logs)
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_with(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, String)],
+        logs: &Path,
+    ) -> Result<()> {
         let log = logs.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let process = tokio::process::Command::from(command(program)?)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(logs)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -65,7 +78,7 @@ impl Children {
         Ok(())
     }
 
-    pub(super) fn pids(&self) -> BTreeMap<String, u32> {
+    pub(crate) fn pids(&self) -> BTreeMap<String, u32> {
         self.0
             .iter()
             .map(|child| (child.name.to_owned(), child.pid))
@@ -73,7 +86,7 @@ impl Children {
     }
 
     /// Waits until one of them ends by itself, and says which and what it logged last.
-    pub(super) async fn death(&mut self) -> anyhow::Error {
+    pub(crate) async fn death(&mut self) -> anyhow::Error {
         if self.0.is_empty() {
             return std::future::pending().await;
         }
@@ -93,7 +106,7 @@ impl Children {
     }
 
     /// Ends all of them, at once: what they hold is not worth an orderly farewell.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         join_all(self.0.drain(..).map(Child::end)).await;
     }
 }

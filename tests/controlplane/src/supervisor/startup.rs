@@ -66,6 +66,9 @@ pub(super) async fn start(
     alive(children, try_join_all(crds)).await?;
     plane.start_controllers(children, &url)?;
     alive(children, controllers_work(&admin)).await?;
+    if settings.scheduler {
+        plane.start_scheduler(children)?;
+    }
 
     Ok(Ready {
         kubeconfig: home.file("kubeconfig"),
@@ -192,6 +195,22 @@ impl Plane<'_> {
             "kube-controller-manager",
             program,
             &self.controller_manager_flags(),
+            self.home.path(),
+        )
+    }
+
+    /// With the administrator's rights: a test measures acrcred's, not the scheduler's.
+    fn start_scheduler(&self, children: &mut Children) -> Result<()> {
+        let flags = [
+            format!("--kubeconfig={}", self.home.flag("kubeconfig")),
+            "--leader-elect=false".into(),
+            // It need not be asked anything, so it needs no port.
+            "--secure-port=0".into(),
+        ];
+        children.start(
+            "kube-scheduler",
+            self.tools.path(Tool::KubeScheduler),
+            &flags,
             self.home.path(),
         )
     }

@@ -8,18 +8,28 @@ use tokio::{
     sync::oneshot,
 };
 
-pub(super) struct Stop {
+pub(crate) struct Stop {
     signals: [Signal; 3],
-    stdin_closed: oneshot::Receiver<()>,
+    /// None where stdin says nothing.
+    stdin_closed: Option<oneshot::Receiver<()>>,
 }
 
 impl Stop {
-    pub(super) fn listen() -> Result<Self> {
+    /// Listens to signals alone.
+    pub(crate) fn signals() -> Result<Self> {
         let signals = [
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
             signal(SignalKind::hangup())?,
         ];
+        Ok(Self {
+            signals,
+            stdin_closed: None,
+        })
+    }
+
+    /// Listens to signals and to the end of stdin.
+    pub(crate) fn listen() -> Result<Self> {
         let (sender, stdin_closed) = oneshot::channel();
         // A thread, because a pending read of tokio's stdin keeps a runtime from ending.
         thread::spawn(move || {
@@ -31,18 +41,25 @@ impl Stop {
             let _ = sender.send(());
         });
         Ok(Self {
-            signals,
-            stdin_closed,
+            stdin_closed: Some(stdin_closed),
+            ..Self::signals()?
         })
     }
 
-    pub(super) async fn requested(&mut self) {
+    pub(crate) async fn requested(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
-            _ = &mut self.stdin_closed => {}
+            () = closed(&mut self.stdin_closed) => {}
         }
+    }
+}
+
+async fn closed(stdin: &mut Option<oneshot::Receiver<()>>) {
+    match stdin {
+        Some(stdin) => drop(stdin.await),
+        None => std::future::pending().await,
     }
 }

@@ -200,7 +200,8 @@ fn watch(mut command: Command, progress: &Progress) -> Result<Output> {
     Ok(output)
 }
 
-fn lock(path: &Path) -> Result<File> {
+/// Holds the cache for one process at a time, until the file is closed.
+pub(crate) fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| {
         format!(
             "cannot write to the cache of built tools, {}",

@@ -73,6 +73,6 @@ impl Progress {
 }
 
 /// A line on the real stderr: the test harness captures `eprintln!`, and somebody may wait for ten minutes.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }
