@@ -56,7 +56,8 @@ impl Crane {
         Ok(())
     }
 
-    async fn run(&self, arguments: &[&str]) -> Result<String> {
+    /// Runs crane; returns what it wrote to stdout.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new(&self.program)
             .args(arguments)
             .env_clear()

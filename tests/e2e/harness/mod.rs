@@ -78,7 +78,7 @@ pub async fn control_plane() -> anyhow::Result<&'static ControlPlane> {
 }
 
 /// A control plane with the CRD, the roles and the policies of `config/`. The role for impersonation is not bound.
-async fn start_control_plane(options: Options) -> anyhow::Result<ControlPlane> {
+pub async fn start_control_plane(options: Options) -> anyhow::Result<ControlPlane> {
     let control_plane = ControlPlane::start(Options {
         crds: vec![config("crd/acrcred.dev_acrcredentials.yaml")],
         ..options

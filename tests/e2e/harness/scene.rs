@@ -178,7 +178,8 @@ impl Scene {
         self.crane_as_admin(registry)?.push(&image).await
     }
 
-    fn crane_as_admin(&self, registry: &TestRegistry) -> Result<Crane> {
+    /// crane with the right to push.
+    pub fn crane_as_admin(&self, registry: &TestRegistry) -> Result<Crane> {
         let config = serde_json::json!({"auths": {&registry.server: {
             "username": "admin", "password": ADMIN_PASSWORD,
         }}});

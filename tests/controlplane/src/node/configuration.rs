@@ -31,15 +31,8 @@ pub(super) fn kubelet_file(dir: &Path) -> PathBuf {
     dir.join("kubelet.yaml")
 }
 
-pub(super) fn write_containerd(dir: &Path, packages: &Packages, ca_file: &Path) -> Result<()> {
+pub(super) fn write_containerd(dir: &Path, packages: &Packages) -> Result<()> {
     let at = |name: &str| dir.join(name).display().to_string();
-    // A table named _default serves for hosts without one of their own.
-    let hosts = dir.join("registries/_default");
-    fs::create_dir_all(&hosts)?;
-    fs::write(
-        hosts.join("hosts.toml"),
-        format!("ca = {:?}\n", ca_file.display().to_string()),
-    )?;
     let configuration = format!(
         r#"version = 2
 root = {root:?}
@@ -61,8 +54,6 @@ state = {state:?}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = {cni:?}
     conf_dir = {cni:?}
-  [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = {registries:?}
 "#,
         root = at("containerd/root"),
         state = at("containerd/state"),
@@ -72,7 +63,6 @@ state = {state:?}
         pause = pause::NAME,
         runc = packages.runc().display().to_string(),
         cni = at("cni"),
-        registries = at("registries"),
     );
     Ok(fs::write(containerd_file(dir), configuration)?)
 }

@@ -87,7 +87,7 @@ async fn supervise(machine: &Machine, dir: &Path) -> Result<()> {
 /// Starts the programs in namespaces of their own and says when the node has registered. Ends only by an error.
 async fn enclose(machine: &Machine, dir: &Path, children: &mut Children) -> Result<()> {
     let packages = Packages::ensure()?;
-    configuration::write_containerd(dir, &packages, &machine.ca_file)?;
+    configuration::write_containerd(dir, &packages)?;
     configuration::write_kubelet(dir, machine, free_port()?)?;
     pause::write_archive(dir, &packages.busybox())?;
 
@@ -171,6 +171,8 @@ fn environment(machine: &Machine, packages: &Packages) -> Vec<(&'static str, Str
         ("PATH", format!("{}:{path}", packages.programs().display())),
         ("HTTPS_PROXY", machine.https_proxy.clone()),
         ("NO_PROXY", String::new()),
+        // For every registry: a hosts.toml would have to name each.
+        ("SSL_CERT_FILE", machine.ca_file.display().to_string()),
     ];
     let libraries = packages.libraries();
     environment.extend(libraries.map(|path| ("LD_LIBRARY_PATH", path.display().to_string())));
