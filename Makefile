@@ -7,6 +7,9 @@ ARCH ?= $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 MACHINE := $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
 STATIC := $(MACHINE)-unknown-linux-musl
 
+# Tests on a real node need root, and then the program of the image.
+NODE := $(if $(filter Linux0,$(shell uname -s)$(shell id -u)),image-program)
+
 # Most of what the tests do is wait, so more of them run than there are cores.
 export RUST_TEST_THREADS ?= 8
 
@@ -31,10 +34,11 @@ demo: build ## Shows the whole job on this machine; ARGS=--once ends by itself.
 	$(TARGET_DIR)/debug/examples/demo $(ARGS)
 
 .PHONY: test
-test: build ## Runs every test, unit to real control plane.
-	@rm -f $(TARGET_DIR)/tmp/durations
+test: build $(NODE) ## Runs every test, unit to real control plane.
+	@rm -f $(TARGET_DIR)/tmp/durations $(TARGET_DIR)/tmp/skipped
 	$(CARGO) test --locked --workspace
 	@echo 'The ten slowest tests on the control plane:'; sort -rn $(TARGET_DIR)/tmp/durations | head -10
+	@if test -s $(TARGET_DIR)/tmp/skipped; then echo "Skipped: $$(wc -l < $(TARGET_DIR)/tmp/skipped) tests"; cat $(TARGET_DIR)/tmp/skipped; fi
 
 .PHONY: test-azure
 test-azure: ## Runs the core story against real Azure; docs/testing-against-azure.md says what it needs.

@@ -75,8 +75,11 @@ pub async fn install(stage: &Stage, installation: &Installation) -> Result<Strin
         let ready = pods.items.iter().find(|pod| is_ready(pod));
         let name = ready.and_then(|pod| pod.metadata.name.clone());
         name.ok_or_else(|| {
-            let states: Vec<_> = pods.items.iter().map(|pod| &pod.status).collect();
-            format!("{states:?}")
+            let pods = pods.items.iter().map(|pod| {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                (&pod.status, stage.node.logs(namespace, name))
+            });
+            format!("{:?}", pods.collect::<Vec<_>>())
         })
     })
     .await
@@ -115,11 +118,14 @@ fn manifest(stage: &Stage, installation: &Installation) -> Result<Value> {
     match installation.trust {
         Trust::Image => {}
         Trust::Variable => {
-            env.push(("SSL_CERT_FILE", "/etc/trusted-ca/ca.pem".into()));
+            env.push((
+                "SSL_CERT_FILE",
+                "/etc/trusted-ca/ca-certificates.crt".into(),
+            ));
             mounts.push(json!({"name": "ca", "mountPath": "/etc/trusted-ca", "readOnly": true}));
         }
         Trust::Mounted => mounts.push(json!({
-            "name": "ca", "mountPath": "/etc/ssl/certs/ca-certificates.crt", "subPath": "ca.pem", "readOnly": true,
+            "name": "ca", "mountPath": "/etc/ssl/certs", "readOnly": true,
         })),
     }
     let env: Vec<Value> = env
@@ -142,6 +148,8 @@ fn manifest(stage: &Stage, installation: &Installation) -> Result<Value> {
                 "dnsPolicy": policy,
                 "dnsConfig": config,
                 "tolerations": [{"operator": "Exists"}],
+                // Tests have nodes that come and go.
+                "nodeSelector": {"kubernetes.io/hostname": stage.node.name()},
                 "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [{
                     "name": "acrcred",
@@ -167,7 +175,7 @@ fn manifest(stage: &Stage, installation: &Installation) -> Result<Value> {
                     {"name": "azure-identity-token", "projected": {"sources": [{"serviceAccountToken": {
                         "audience": "api://AzureADTokenExchange", "expirationSeconds": 3600, "path": "azure-identity-token",
                     }}]}},
-                    {"name": "ca", "configMap": {"name": CA_CONFIG_MAP}},
+                    {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "items": [{"key": "ca.pem", "path": "ca-certificates.crt"}]}},
                 ],
             }},
         },

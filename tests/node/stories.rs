@@ -88,6 +88,11 @@ fn pods_start_while_azure_mints_nothing_and_the_token_lives() {
         let story = stage.story("outage").await?;
         let object = manifest("acr", &[&story.registry]);
         story.objects.create_ready(&object).await?;
+        story
+            .pods
+            .create("before", &story.image, Some("acr"))
+            .await?;
+        story.pods.runs("before").await?;
         let unavailable = || Kind::Status {
             status: 503,
             body: BodyKind::default(),

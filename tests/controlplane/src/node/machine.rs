@@ -1,11 +1,12 @@
 //! What the programs `controlplane node` and `controlplane node-programs` do.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{Write as _, stdout},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,9 +18,12 @@ use super::{NodeReady, cgroups, configuration, packages::Packages, pause};
 use crate::{
     Tool, Tools, client_config, eventually,
     supervisor::{Children, Stop},
+    tools,
 };
 
 const STEP_WITHIN: Duration = Duration::from_mins(1);
+/// Where containerd, its shims and the kubelet write however they are configured. The node sees empty folders of its own in their place.
+const PRIVATE: [&str; 3] = ["/run/containerd", "/var/log/containers", "/var/lib/kubelet"];
 /// How long what is left of a dying namespace may hold on to the folder.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -45,13 +49,40 @@ pub struct Machine {
 
 /// Runs a node until stdin closes or a signal comes, and removes what it leaves.
 pub fn run(machine: &Machine) -> Result<()> {
+    let nodes = File::create(tools::cache()?.join("nodes"))?;
+    nodes.lock_shared()?;
     let dir = tempfile::Builder::new().prefix("node-").tempdir()?;
     let outcome = runtime()?.block_on(supervise(machine, dir.path()));
-    outcome.and(remove(dir))
+    let removed = remove(dir);
+    nodes.unlock()?;
+    // The last node of this machine; the next one waits until this is done.
+    if nodes.try_lock().is_ok() {
+        for folder in PRIVATE {
+            // Goes if it is empty: then it was made to be mounted on.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+    outcome.and(removed)
+}
+
+/// Mounts an empty folder, which this namespace alone sees.
+#[cfg(target_os = "linux")]
+fn hide(folder: &str) -> std::io::Result<()> {
+    use rustix::mount::{MountFlags, mount};
+    Ok(mount("tmpfs", folder, "tmpfs", MountFlags::empty(), None)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hide(_folder: &str) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Runs containerd and the kubelet as the first process of new namespaces, until a signal comes.
 pub fn run_programs(machine: &Machine, dir: &Path) -> Result<()> {
+    for folder in PRIVATE {
+        fs::create_dir_all(folder)?;
+        hide(folder).with_context(|| format!("cannot mount an empty folder over {folder}"))?;
+    }
     runtime()?.block_on(async {
         let mut stop = Stop::signals()?;
         let (mut containerd, mut kubelet) = (Children::default(), Children::default());
@@ -224,21 +255,21 @@ fn free_port() -> Result<u16> {
 /// Removes control groups and folder. A killed namespace takes a moment to end, and a process that still ends holds both.
 fn remove(dir: TempDir) -> Result<()> {
     let path = dir.keep();
-    let deadline = std::time::Instant::now() + GONE_WITHIN;
+    let containers = cgroups::containers(&configuration::tasks(&path));
+    let deadline = Instant::now() + GONE_WITHIN;
     loop {
         ensure_unmounted(&path)?;
-        cgroups::remove(&configuration::tasks(&path));
-        match fs::remove_dir_all(&path) {
-            Err(error) if path.exists() => {
-                ensure!(
-                    std::time::Instant::now() < deadline,
-                    "cannot remove {}: {error}",
-                    path.display()
-                );
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            _ => return Ok(()),
+        let groups_gone = cgroups::remove(&containers);
+        let removed = fs::remove_dir_all(&path);
+        if groups_gone && !path.exists() {
+            return Ok(());
         }
+        ensure!(
+            Instant::now() < deadline,
+            "something of {} is left: {removed:?}, control groups gone: {groups_gone}",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
