@@ -18,6 +18,19 @@ pub struct Image {
     pub pinned: String,
 }
 
+// === impl Image ===
+
+impl Image {
+    /// `SERVER/REPOSITORY`.
+    pub fn repository(&self) -> Result<&str> {
+        Ok(self.reference.rsplit_once(':').context("a tag")?.0)
+    }
+
+    pub fn tag(&self) -> Result<&str> {
+        Ok(self.reference.rsplit_once(':').context("a tag")?.1)
+    }
+}
+
 /// A program that waits, with a file that makes the image unlike all others.
 pub async fn push_app(scene: &Scene, registry: &TestRegistry, busybox: &Path) -> Result<Image> {
     let root = tempfile::tempdir()?;

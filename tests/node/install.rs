@@ -1,19 +1,21 @@
-//! acrcred as a Deployment, with what a chart's values would say on a node without network plugin and kube-proxy.
+//! acrcred as the chart installs it.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::apps::v1::Deployment;
+use controlplane::Tool;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::harness::CONTROLLER;
+use crate::harness::{CONTROLLER, Helm};
 use crate::stage::Stage;
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const CA_CONFIG_MAP: &str = "trusted-ca";
+/// Where Debian has them, and so the image.
+const CA_KEY: &str = "ca-certificates.crt";
 
 /// What differs between two installations side by side.
 pub struct Installation {
@@ -58,18 +60,17 @@ pub async fn install(stage: &Stage, installation: &Installation) -> Result<Strin
     if maps.get_opt(CA_CONFIG_MAP).await?.is_none() {
         let map = serde_json::from_value(json!({
             "metadata": {"name": CA_CONFIG_MAP},
-            "data": {"ca.pem": stage.scene.emulator.ca_pem()},
+            "data": {CA_KEY: stage.scene.emulator.ca_pem()},
         }))?;
         maps.create(&PostParams::default(), &map).await?;
     }
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let deployment = serde_json::from_value(manifest(stage, installation)?)?;
-    deployments
-        .create(&PostParams::default(), &deployment)
+    let helm = Helm::on(stage.scene.control_plane, Tool::Helm)?;
+    helm.upgrade(installation.name, namespace, &values(stage, installation)?)
         .await?;
 
     let pods: Api<Pod> = Api::namespaced(client, namespace);
-    let mine = ListParams::default().labels(&format!("app={}", installation.name));
+    let mine =
+        ListParams::default().labels(&format!("app.kubernetes.io/instance={}", installation.name));
     controlplane::eventually(READY_WITHIN, "acrcred's pod is ready", async || {
         let pods = pods.list(&mine).await.map_err(|error| error.to_string())?;
         let ready = pods.items.iter().find(|pod| is_ready(pod));
@@ -95,89 +96,54 @@ fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.status == "True")
 }
 
-fn manifest(stage: &Stage, installation: &Installation) -> Result<Value> {
-    let (namespace, account) = CONTROLLER;
+/// What an operator would set for a node without network plugin, `kube-proxy` and public certificates.
+fn values(stage: &Stage, installation: &Installation) -> Result<Value> {
+    let (_, account) = CONTROLLER;
     let api_server = stage.scene.control_plane.url();
     let address = api_server.trim_start_matches("https://");
     let (host, port) = address.rsplit_once(':').context("a port")?;
-    let admin_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut env = vec![
-        ("KUBERNETES_SERVICE_HOST", host.to_owned()),
-        ("KUBERNETES_SERVICE_PORT", port.to_owned()),
-        ("AZURE_CLIENT_ID", stage.scene.client_id.clone()),
-        ("AZURE_TENANT_ID", stage.scene.tenant_id.clone()),
-        (
-            "AZURE_FEDERATED_TOKEN_FILE",
-            "/var/run/secrets/azure/tokens/azure-identity-token".into(),
-        ),
-        ("HTTPS_PROXY", installation.https_proxy.clone()),
-    ];
-    let mut mounts = vec![json!({
-        "name": "azure-identity-token", "mountPath": "/var/run/secrets/azure/tokens", "readOnly": true,
-    })];
+    let mut values = json!({
+        "fullnameOverride": installation.name,
+        "image": {"repository": stage.acrcred.repository()?, "tag": stage.acrcred.tag()?},
+        "replicaCount": 1,
+        "clientId": stage.scene.client_id,
+        "tenantId": stage.scene.tenant_id,
+        "allowControllerIdentity": ["*/*"],
+        "proxy": {"httpsProxy": installation.https_proxy},
+        "extraArgs": [format!("--selector={}", installation.selector)],
+        "extraEnv": [
+            {"name": "KUBERNETES_SERVICE_HOST", "value": host},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": port},
+        ],
+        "adminPort": TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+        "hostNetwork": true,
+        "tolerations": [{"operator": "Exists"}],
+        // Tests have nodes that come and go.
+        "nodeSelector": {"kubernetes.io/hostname": stage.node.name()},
+    });
+    if installation.name != account {
+        // Beside the first, which brought what a cluster has once.
+        values["serviceAccount"] = json!({"create": false, "name": account});
+        values["crds"] = json!({"install": false});
+        values["policies"] = json!({"install": false});
+    }
     match installation.trust {
         Trust::Image => {}
         Trust::Variable => {
-            env.push((
-                "SSL_CERT_FILE",
-                "/etc/trusted-ca/ca-certificates.crt".into(),
-            ));
-            mounts.push(json!({"name": "ca", "mountPath": "/etc/trusted-ca", "readOnly": true}));
+            values["caBundle"] = json!({"configMap": CA_CONFIG_MAP, "key": CA_KEY});
         }
-        Trust::Mounted => mounts.push(json!({
-            "name": "ca", "mountPath": "/etc/ssl/certs", "readOnly": true,
-        })),
+        Trust::Mounted => {
+            values["extraVolumes"] = json!([{"name": "ca", "configMap": {"name": CA_CONFIG_MAP}}]);
+            values["extraVolumeMounts"] =
+                json!([{"name": "ca", "mountPath": "/etc/ssl/certs", "readOnly": true}]);
+        }
     }
-    let env: Vec<Value> = env
-        .into_iter()
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
-    let (policy, config) = match &installation.name_server {
-        Some(address) => ("None", json!({"nameservers": [address]})),
-        None => ("Default", json!({})),
-    };
-    let labels = json!({"app": installation.name});
-    Ok(json!({
-        "metadata": {"name": installation.name, "namespace": namespace},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {
-                "serviceAccountName": account,
-                "hostNetwork": true,
-                "dnsPolicy": policy,
-                "dnsConfig": config,
-                "tolerations": [{"operator": "Exists"}],
-                // Tests have nodes that come and go.
-                "nodeSelector": {"kubernetes.io/hostname": stage.node.name()},
-                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-                "containers": [{
-                    "name": "acrcred",
-                    "image": stage.acrcred.reference,
-                    "args": [
-                        "--allow-controller-identity=*/*",
-                        format!("--selector={}", installation.selector),
-                        format!("--admin-listen=127.0.0.1:{admin_port}"),
-                    ],
-                    "env": env,
-                    "readinessProbe": {
-                        "httpGet": {"path": "/readyz", "port": admin_port, "host": "127.0.0.1"},
-                        "periodSeconds": 1,
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "readOnlyRootFilesystem": true,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                    "volumeMounts": mounts,
-                }],
-                "volumes": [
-                    {"name": "azure-identity-token", "projected": {"sources": [{"serviceAccountToken": {
-                        "audience": "api://AzureADTokenExchange", "expirationSeconds": 3600, "path": "azure-identity-token",
-                    }}]}},
-                    {"name": "ca", "configMap": {"name": CA_CONFIG_MAP, "items": [{"key": "ca.pem", "path": "ca-certificates.crt"}]}},
-                ],
-            }},
-        },
-    }))
+    match &installation.name_server {
+        Some(address) => {
+            values["dnsPolicy"] = "None".into();
+            values["dnsConfig"] = json!({"nameservers": [address]});
+        }
+        None => values["dnsPolicy"] = "Default".into(),
+    }
+    Ok(values)
 }

@@ -5,9 +5,12 @@ use std::io::Write as _;
 use anyhow::Result;
 use controlplane::node::{Node, NodeOptions};
 use controlplane::{ControlPlane, Options};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, PostParams};
+use serde_json::json;
 use tokio::sync::OnceCell;
 
-use crate::harness::{self, Objects, Scene, TestRegistry};
+use crate::harness::{self, CONTROLLER, Objects, Scene, TestRegistry};
 use crate::images::{self, Image};
 use crate::install::{self, Installation};
 use crate::pods::Pods;
@@ -47,7 +50,8 @@ pub fn run(test: impl AsyncFnOnce(&'static Stage) -> Result<()>) {
 
 impl Stage {
     async fn start() -> Result<Self> {
-        let control_plane = harness::start_control_plane(Options {
+        // Without anything of ours: the chart brings it all.
+        let control_plane = ControlPlane::start(Options {
             service_account_admission: true,
             scheduler: true,
             controllers: [
@@ -60,6 +64,13 @@ impl Stage {
             ..Options::default()
         })
         .await?;
+        let (namespace, _) = CONTROLLER;
+        let object = json!({"metadata": {"name": namespace}});
+        let namespaces: Api<Namespace> = Api::all(control_plane.admin());
+        let namespace = serde_json::from_value(object)?;
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await?;
         let control_plane: &'static ControlPlane = Box::leak(Box::new(control_plane));
         let scene = Scene::with_control_plane(control_plane, "stage").await?;
         let node = Node::start(

@@ -64,7 +64,8 @@ fn pods_pull_with_each_new_token_and_the_secret_stays_the_same_object() {
             .await?;
         story.pods.runs("first").await?;
 
-        let refresh = json!({"metadata": {"annotations": {"acrcred.dev/refresh": "now"}}});
+        // Objects that get the same value within 30 s are served by one token, so each story has its own.
+        let refresh = json!({"metadata": {"annotations": {"acrcred.dev/refresh": "rotates"}}});
         story.objects.change("acr", refresh).await?;
         story
             .objects
@@ -113,7 +114,7 @@ fn pods_start_while_azure_mints_nothing_and_the_token_lives() {
             ),
         ]
         .map(|fault| emulator.add_fault(fault));
-        let refresh = json!({"metadata": {"annotations": {"acrcred.dev/refresh": "now"}}});
+        let refresh = json!({"metadata": {"annotations": {"acrcred.dev/refresh": "outage"}}});
         story.objects.change("acr", refresh).await?;
         story
             .objects
