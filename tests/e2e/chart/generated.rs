@@ -1,14 +1,13 @@
 //! What is made from other files equals what is committed. `UPDATE=1` writes it anew.
 
 use std::fs;
-use std::path::Path;
 
-use anyhow::Result;
 use controlplane::Tool;
 use serde_json::json;
 
 use super::readme;
 use crate::harness::{Helm, chart, config, run};
+use crate::manifests::assert_same;
 
 const CRD: &str = "acrcred.dev_acrcredentials.yaml";
 const INSTALL_HEADER: &str = "\
@@ -35,18 +34,18 @@ const MARKS_OF_HELM: [&str; 4] = [
 fn the_chart_and_the_single_file_are_what_they_are_made_from() {
     run(async {
         let crd = fs::read_to_string(config(&format!("crd/{CRD}")))?;
-        assert_same(&chart(&format!("files/crds/{CRD}")), &crd)?;
+        assert_same(&chart(&format!("files/crds/{CRD}")), &crd);
 
         let page = chart("README.md");
         let table = readme::table(&fs::read_to_string(chart("values.yaml"))?)?;
         let text = readme::insert(&fs::read_to_string(&page)?, &table)?;
-        assert_same(&page, &text)?;
+        assert_same(&page, &text);
 
         let helm = Helm::new(Tool::Helm)?;
         let rendered = helm
             .template("acrcred", "acrcred-system", &json!({}))
             .await?;
-        assert_same(&config("install.yaml"), &single_file(&rendered))?;
+        assert_same(&config("install.yaml"), &single_file(&rendered));
 
         let other = Helm::new(Tool::Helm3)?;
         let other = other
@@ -68,19 +67,6 @@ fn single_file(rendered: &str) -> String {
     });
     let text = lines.collect::<Vec<_>>().join("\n");
     format!("{INSTALL_HEADER}{text}\n")
-}
-
-fn assert_same(path: &Path, generated: &str) -> Result<()> {
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(path, generated)?;
-    }
-    let committed = fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        committed == generated,
-        "{} is not what it is made from; run: make generate",
-        path.display()
-    );
-    Ok(())
 }
 
 #[test]
