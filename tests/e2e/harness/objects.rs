@@ -1,5 +1,7 @@
 //! The test's objects, through the admin's eyes.
 
+use std::time::Duration;
+
 use acrcred::api::AcrCredential;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Secret;
@@ -141,9 +143,10 @@ impl Objects {
         .await
     }
 
-    /// Waits until the garbage collector has taken a Secret.
+    /// Waits until the garbage collector has taken a Secret. It looks for new kinds every 30 s only.
     pub async fn collected(&self, secret: &str) -> Result<()> {
-        soon("the Secret is collected", async || {
+        let limit = Duration::from_mins(1);
+        controlplane::eventually(limit, "the Secret is collected", async || {
             match self.secrets.get_opt(secret).await {
                 Ok(None) => Ok(()),
                 Ok(Some(_)) => Err("still there".to_owned()),
