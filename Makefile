@@ -30,7 +30,7 @@ image-program: ## Builds the program as the image has it: static, small; ARCH=ar
 	  $(CARGO) build --locked --profile image --bin acrcred --target $(STATIC)
 
 .PHONY: demo
-demo: build ## Shows the whole job on this machine; ARGS=--once ends by itself.
+demo: build $(if $(findstring --node,$(ARGS)),image-program) ## Shows the whole job on this machine; ARGS=--once ends by itself, --node takes a real node.
 	$(TARGET_DIR)/debug/examples/demo $(ARGS)
 
 .PHONY: test

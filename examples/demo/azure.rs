@@ -1,6 +1,7 @@
-//! Azure's part: the emulator with two identities and three registries.
+//! Azure's part: the emulator with two identities and four registries.
 
 use anyhow::Result;
+use azure_emulator::fault::{BodyKind, Fault, FaultId, Kind, Match};
 use azure_emulator::journal::{Endpoint, Entry, Listener};
 use azure_emulator::registry::{ArmAuth, Registry};
 use azure_emulator::roles::Role;
@@ -28,6 +29,8 @@ pub const CONTOSO: &str = "contoso.azurecr.io";
 pub const FABRIKAM: &str = "fabrikam.azurecr.io";
 /// Nobody asks for it before the policy is put to the test.
 pub const NORTHWIND: &str = "northwind.azurecr.io";
+/// Everybody may pull from it: acrcred's own image cannot wait for acrcred.
+pub const PUBLIC: &str = "adventureworks.azurecr.io";
 /// Who pushes: the registries' admin user.
 pub const PUSHER: (&str, &str) = ("pusher", "for-pushing-only");
 /// Life of a credential, in seconds, where Azure has three hours: so that a rotation can be watched.
@@ -106,8 +109,43 @@ impl Azure {
         journal
     }
 
+    /// Lets Entra and a registry's token service answer 503, until the answer is dropped.
+    pub fn break_down(&self, server: &str) -> BrokenDown<'_> {
+        let unavailable = || Kind::Status {
+            status: 503,
+            body: BodyKind::default(),
+            code: None,
+            text: None,
+            reason: None,
+            retry_after: None,
+        };
+        let faults = [
+            Fault::new(Endpoint::Login, Match::tenant(TENANT), unavailable()),
+            Fault::new(Endpoint::Exchange, Match::registry(server), unavailable()),
+        ];
+        let emulator = self.emulator();
+        BrokenDown {
+            emulator,
+            faults: faults.map(|fault| emulator.add_fault(fault)),
+        }
+    }
+
     fn emulator(&self) -> &Emulator {
         self.0.as_ref().expect("taken by drop only")
+    }
+}
+
+/// While it lives, Azure is out of order.
+pub struct BrokenDown<'a> {
+    emulator: &'a Emulator,
+    faults: [FaultId; 2],
+}
+
+impl Drop for BrokenDown<'_> {
+    fn drop(&mut self) {
+        for fault in self.faults {
+            self.emulator.remove_fault(fault);
+        }
     }
 }
 
@@ -158,6 +196,10 @@ fn state(cluster: &Cluster) -> State {
             registry(CONTOSO, ArmAuth::Disabled, Some(TOKEN_LIFE)),
             registry(FABRIKAM, ArmAuth::Enabled, Some(TOKEN_LIFE)),
             registry(NORTHWIND, ArmAuth::Disabled, None),
+            Registry {
+                anonymous_pull: true,
+                ..registry(PUBLIC, ArmAuth::Disabled, None)
+            },
         ],
         role_assignments: roles.map(role).into(),
         ..State::default()

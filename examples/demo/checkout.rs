@@ -9,6 +9,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Cargo's target folder.
+pub fn target() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    let target = this.ancestors().nth(3);
+    Ok(target.context("this program is in no folder")?.to_owned())
+}
+
 /// A program of this workspace: `target/debug/NAME`, beside `target/debug/examples/demo`.
 pub fn program(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("cannot find this program")?;

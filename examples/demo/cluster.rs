@@ -31,9 +31,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start(folder: &Folder) -> Result<Self> {
+        Self::start_with(folder, Options::default()).await
+    }
+
+    /// With other parts than the usual.
+    pub async fn start_with(folder: &Folder, options: Options) -> Result<Self> {
         let options = Options {
             dir: Some(folder.folder("cluster")?),
-            ..Options::default()
+            ..options
         };
         Ok(Self {
             control_plane: in_one_piece(ControlPlane::start(options)).await?,

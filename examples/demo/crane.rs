@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use controlplane::Tool;
+use controlplane::node::image;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -49,6 +50,22 @@ impl<'a> Crane<'a> {
             .context("crane did not say what it pushed")?
             .1
             .to_owned())
+    }
+
+    /// Pushes an image of one layer that starts `entrypoint` (its words joined by commas) as `user`; returns its digest.
+    pub async fn assemble(
+        &self,
+        story: &Story,
+        layer: &str,
+        reference: &str,
+        (entrypoint, user): &(String, String),
+    ) -> Result<String> {
+        self.push(story, layer, reference).await?;
+        let start = ["--entrypoint", entrypoint, "--user", user];
+        let platform = ["--set-platform", image::platform(), "--tag", reference];
+        let mutate = [&["mutate", reference][..], &start, &platform].concat();
+        self.line(&mutate).run(story).await?;
+        self.line(&["digest", reference]).run(story).await
     }
 
     /// Lists the tags of the image's repository; the image's must be there.

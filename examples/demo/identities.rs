@@ -27,7 +27,7 @@ pub async fn own(story: &mut Story, folder: &Folder, cast: &Cast) -> Result<()> 
     cluster.run(story, sample).await?;
     let forbidden = format!("--for=jsonpath={REASON}=Forbidden");
     let object = format!("acrcredential/{TEAM}");
-    let refused = wait_for(story, cast, ALLOWED, &[&forbidden, &object]).await;
+    let refused = wait_for(story, cluster, ALLOWED, &[&forbidden, &object]).await;
     refused.context("acrcred needs no right to stand in for a ServiceAccount")?;
     let message = format!("get acrcredential {TEAM} -n {ALLOWED} -o jsonpath={MESSAGE}");
     cluster.run(story, &message).await?;

@@ -17,6 +17,7 @@ mod folder;
 mod hand;
 mod identities;
 mod image;
+mod node;
 mod play;
 mod pod;
 mod proofs;
@@ -47,6 +48,9 @@ struct Arguments {
     /// End after the last step, instead of leaving everything running to play with.
     #[arg(long)]
     once: bool,
+    /// Tell it on a real node: acrcred as a pod from its own image, installed by the chart. Needs root and Debian.
+    #[arg(long)]
+    node: bool,
     /// Leave the private folder with all files and logs behind.
     #[arg(long)]
     keep: bool,
@@ -90,7 +94,7 @@ async fn run(arguments: &Arguments) -> ExitCode {
         Ok(folder) => folder,
         Err(error) => return story.failed(&error, ""),
     };
-    let outcome = tell(&mut story, &folder, arguments.once).await;
+    let outcome = tell(&mut story, &folder, arguments).await;
     let code = match outcome {
         Ok(Ending::Told) => story.told(),
         Ok(Ending::Interrupted(signal)) => story.interrupted(signal),
@@ -100,13 +104,16 @@ async fn run(arguments: &Arguments) -> ExitCode {
     code
 }
 
-async fn tell(story: &mut Story, folder: &Folder, once: bool) -> Result<Ending> {
+async fn tell(story: &mut Story, folder: &Folder, arguments: &Arguments) -> Result<Ending> {
     let mut stop = Stop::listen()?;
+    if arguments.node {
+        return node::tell(story, folder, arguments.once, &mut stop).await;
+    }
     let mut cast = tokio::select! {
         cast = perform(story, folder) => cast?,
         signal = stop.requested() => return Ok(Ending::Interrupted(signal)),
     };
-    if !once {
+    if !arguments.once {
         play::until_stopped(story, folder, &mut cast, &mut stop).await?;
     }
     end(story, cast)?;

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 
 use crate::Cast;
 use crate::azure::{CONTOSO, FABRIKAM, NORTHWIND, Traffic};
-use crate::cluster::SOON;
+use crate::cluster::{Cluster, SOON};
 use crate::crane::Crane;
 use crate::folder::Folder;
 use crate::hand::{self, REGISTRY_AUDIENCE, RESOURCE_MANAGER_AUDIENCE};
@@ -174,7 +174,7 @@ pub async fn policy(story: &mut Story, cast: &Cast) -> Result<()> {
     let refused = format!("--for=jsonpath={REASON}={REFUSED}");
     let refused = wait_for(
         story,
-        cast,
+        &cast.cluster,
         ELSEWHERE,
         &[&refused, "acrcredential/northwind"],
     )
@@ -218,26 +218,26 @@ async fn apply_northwind(story: &Story, cast: &Cast, namespace: &str) -> Result<
 
 pub async fn wait_ready(story: &Story, cast: &Cast, which: &str) -> Result<()> {
     let arguments = ["--for=condition=Ready", "acrcredential", which];
-    let ready = wait_for(story, cast, ALLOWED, &arguments).await;
+    let ready = wait_for(story, &cast.cluster, ALLOWED, &arguments).await;
     ready.context("no credential in namespace demo")
 }
 
 /// `kubectl wait …`; when that is in vain, the error tells how the objects are instead.
 pub async fn wait_for(
     story: &Story,
-    cast: &Cast,
+    cluster: &Cluster,
     namespace: &str,
     arguments: &[&str],
 ) -> Result<()> {
     let place = ["-n", namespace];
     let wait = [&["wait"], arguments, &place, &["--timeout=20s"]].concat();
-    if cast.cluster.kubectl(&wait).run(story).await.is_ok() {
+    if cluster.kubectl(&wait).run(story).await.is_ok() {
         return Ok(());
     }
     let line = format!("{{.metadata.name}} is {REASON}: {MESSAGE}{{'\\n'}}");
     let lines = format!("jsonpath={{range .items[*]}}{line}{{end}}");
     let get = [&["get", "acrcredentials"][..], &place, &["-o", &lines]].concat();
-    bail!("{}", cast.cluster.kubectl(&get).run(story).await?)
+    bail!("{}", cluster.kubectl(&get).run(story).await?)
 }
 
 fn tell_traffic(story: &Story, before: Traffic, after: Traffic) {

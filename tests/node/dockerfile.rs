@@ -3,79 +3,34 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-
-/// The last stage: what the image holds.
-#[derive(Debug, Default)]
-pub struct Stage {
-    /// Where in the first stage, and where in the image.
-    pub copies: Vec<(String, String)>,
-    pub user: String,
-    pub entrypoint: Vec<String>,
-}
+use anyhow::{Context as _, Result};
+use controlplane::node::image::{self, Stage};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Instructions and their arguments, continued lines joined, comments dropped.
-fn instructions() -> Result<Vec<(String, String)>> {
-    let text = fs::read_to_string(root().join("Dockerfile"))?;
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .collect();
-    let joined = lines.join("\n").replace("\\\n", " ");
-    let instructions = joined.lines().filter_map(|line| {
-        let (name, arguments) = line.trim().split_once(' ')?;
-        Some((name.to_owned(), arguments.trim().to_owned()))
-    });
-    Ok(instructions.collect())
+fn text() -> Result<String> {
+    Ok(fs::read_to_string(root().join("Dockerfile"))?)
 }
 
-impl Stage {
-    pub fn read() -> Result<Self> {
-        let mut stage = Self::default();
-        for (instruction, arguments) in instructions()? {
-            match instruction.as_str() {
-                "FROM" => stage = Self::default(),
-                "COPY" => {
-                    let words = arguments.split_whitespace();
-                    let mut words = words.filter(|word| !word.starts_with("--"));
-                    let (from, to) = (words.next().context("from")?, words.next().context("to")?);
-                    stage.copies.push((from.to_owned(), to.to_owned()));
-                }
-                "USER" => stage.user = arguments,
-                "ENTRYPOINT" => stage.entrypoint = serde_json::from_str(&arguments)?,
-                _ => {}
-            }
-        }
-        Ok(stage)
-    }
+/// The last stage: what the image holds.
+pub fn stage() -> Result<Stage> {
+    Stage::last_of(&text()?)
 }
 
-/// Where on this machine the file is that the first stage has at `path`.
-pub fn built(path: &str) -> Result<PathBuf> {
-    if path != "/out/acrcred" {
-        // Debian's, there and here.
-        return Ok(path.into());
-    }
-    let machine = std::env::consts::ARCH;
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .context("the target folder")?;
-    let program = target.join(format!("{machine}-unknown-linux-musl/image/acrcred"));
-    if !program.is_file() {
-        bail!("{} is missing: run `make image-program`", program.display());
-    }
-    Ok(program)
+/// The program that goes into it.
+pub fn program() -> Result<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    Ok(image::program(target.context("the target folder")?))
 }
 
 #[test]
 fn base_images_are_pinned_and_the_compiler_is_the_one_of_the_repository() -> Result<()> {
     let toolchain = fs::read_to_string(root().join("rust-toolchain.toml"))?;
     let mut bases = Vec::new();
-    for (_, arguments) in instructions()?.iter().filter(|(name, _)| name == "FROM") {
+    let instructions = image::instructions(&text()?);
+    for (_, arguments) in instructions.iter().filter(|(name, _)| name == "FROM") {
         let base = arguments
             .split_whitespace()
             .find(|word| !word.starts_with("--"))
@@ -93,7 +48,7 @@ fn base_images_are_pinned_and_the_compiler_is_the_one_of_the_repository() -> Res
             "rust-toolchain.toml names another version than {base}"
         );
         assert!(
-            instructions()?.contains(&("ENV".into(), format!("RUSTUP_TOOLCHAIN={version}"))),
+            instructions.contains(&("ENV".into(), format!("RUSTUP_TOOLCHAIN={version}"))),
             "the compiler of {base} is the one that builds"
         );
     }
@@ -103,7 +58,7 @@ fn base_images_are_pinned_and_the_compiler_is_the_one_of_the_repository() -> Res
 
 #[test]
 fn the_image_holds_two_files_and_runs_as_nobody_without_a_shell() -> Result<()> {
-    let stage = Stage::read()?;
+    let stage = stage()?;
     let targets: Vec<&str> = stage.copies.iter().map(|(_, to)| to.as_str()).collect();
     assert_eq!(targets, ["/etc/ssl/certs/ca-certificates.crt", "/acrcred"]);
     assert_eq!(stage.entrypoint, ["/acrcred"]);

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use tempfile::TempDir;
+use anyhow::{Context as _, Result};
+use controlplane::node::image;
 
-use crate::dockerfile::{self, Stage};
+use crate::dockerfile;
 use crate::harness::{Scene, TestRegistry};
 
 /// An image in a registry.
@@ -36,68 +35,38 @@ pub async fn push_app(scene: &Scene, registry: &TestRegistry, busybox: &Path) ->
     let root = tempfile::tempdir()?;
     fs::copy(busybox, root.path().join("busybox"))?;
     fs::write(root.path().join("server"), &registry.server)?;
+    let dir = tempfile::tempdir()?;
+    let layer = dir.path().join("layer.tar");
+    image::write_layer(root.path(), &layer)?;
     let entrypoint = ["/busybox", "sleep", "infinity"].map(str::to_owned);
-    push(
-        scene,
-        registry,
-        "team/waits:v1",
-        &root,
-        &entrypoint,
-        "65532:65532",
-    )
-    .await
+    let (name, user) = ("team/waits:v1", "65532:65532");
+    push(scene, registry, name, &layer, &entrypoint, user).await
 }
 
 /// acrcred's, from the files that the Dockerfile names.
 pub async fn push_acrcred(scene: &Scene, registry: &TestRegistry) -> Result<Image> {
-    let stage = Stage::read()?;
-    let root = tempfile::tempdir()?;
-    for (from, to) in &stage.copies {
-        let to = root.path().join(to.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().context("a folder")?)?;
-        let from = dockerfile::built(from)?;
-        fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
-    }
-    push(
-        scene,
-        registry,
-        "acrcred:test",
-        &root,
-        &stage.entrypoint,
-        &stage.user,
-    )
-    .await
+    let stage = dockerfile::stage()?;
+    let dir = tempfile::tempdir()?;
+    let layer = dir.path().join("layer.tar");
+    stage.write_layer(&dockerfile::program()?, &layer)?;
+    let (entrypoint, user) = (&stage.entrypoint, &stage.user);
+    push(scene, registry, "acrcred:test", &layer, entrypoint, user).await
 }
 
 async fn push(
     scene: &Scene,
     registry: &TestRegistry,
     name: &str,
-    root: &TempDir,
+    layer: &Path,
     entrypoint: &[String],
     user: &str,
 ) -> Result<Image> {
-    let dir = tempfile::tempdir()?;
-    let layer = dir.path().join("layer.tar");
-    let status = Command::new("tar")
-        .args(["--create", "--owner=0", "--group=0", "--file"])
-        .arg(&layer)
-        .arg("--directory")
-        .arg(root.path())
-        .arg(".")
-        .status()?;
-    ensure!(status.success(), "tar failed ({status})");
-
     let crane = scene.crane_as_admin(registry)?;
     let reference = format!("{}/{name}", registry.server);
     let layer = layer.display().to_string();
     crane
         .run(&["append", "--new_layer", &layer, "--new_tag", &reference])
         .await?;
-    let platform = match std::env::consts::ARCH {
-        "aarch64" => "linux/arm64",
-        _ => "linux/amd64",
-    };
     crane
         .run(&[
             "mutate",
@@ -107,7 +76,7 @@ async fn push(
             "--user",
             user,
             "--set-platform",
-            platform,
+            image::platform(),
             "--tag",
             &reference,
         ])

@@ -12,6 +12,7 @@
 
 mod cgroups;
 mod configuration;
+pub mod image;
 mod machine;
 mod packages;
 mod pause;
