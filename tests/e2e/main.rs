@@ -10,6 +10,7 @@ mod distrust;
 mod drift;
 mod error_codes;
 mod faults;
+mod gitops;
 mod harness;
 mod hosts;
 mod identities;
