@@ -37,10 +37,8 @@ fn argo(object: &Value) -> Result<(String, String)> {
     let map = document("ConfigMap", "argocd-cm")?;
     let script = map["data"][HEALTH].as_str().context("a script")?;
     let lua = Lua::new();
-    // A field that is null is absent there.
-    let options = mlua::SerializeOptions::new().serialize_none_to_null(false);
     let text = |error: mlua::Error| anyhow::anyhow!("{error}");
-    let object = lua.to_value_with(object, options).map_err(text)?;
+    let object = lua.to_value(object).map_err(text)?;
     lua.globals().set("obj", object).map_err(text)?;
     let health: mlua::Table = lua.load(script).eval().map_err(text)?;
     let get = |key| health.get::<String>(key).map_err(text);
