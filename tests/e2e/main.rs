@@ -38,4 +38,5 @@ mod schema;
 mod sharing;
 mod suspending;
 mod test_azure;
+mod upgrading;
 mod vectors;
