@@ -1,75 +1,151 @@
-//! The commands of docs/installing.md, as somebody would type them.
+//! The commands of docs/installing.md and docs/quick-start.md, as somebody would type them.
 
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use controlplane::{ControlPlane, Options, Tool};
+use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::harness::run;
+use crate::harness::{Helm, Program, Scene, run};
 
-const PAGE: &str = include_str!("../../../docs/installing.md");
+const INSTALLING: &str = include_str!("../../../docs/installing.md");
+const QUICK_START: &str = include_str!("../../../docs/quick-start.md");
 /// What a reader replaces.
 const NAMES: [(&str, &str); 3] = [
     ("REGISTRY", "registry.example"),
     ("CLIENT_ID", "22222222-0000-4000-8000-000000000001"),
     ("TENANT_ID", "11111111-0000-4000-8000-000000000001"),
 ];
+/// What needs Azure, the Internet, a container daemon, or a node.
+const ELSEWHERE: [&str; 4] = ["az ", "curl ", "docker ", "rollout status"];
 
-/// The blocks of shell, one after the other.
-fn script() -> String {
-    let blocks = PAGE.split("```sh\n").skip(1);
+/// The blocks of a language, in their order.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let start = format!("```{language}\n");
+    let blocks = page.split(&*start).skip(1);
     let blocks = blocks.filter_map(|rest| rest.split_once("```"));
-    let script: String = blocks.map(|(block, _)| block).collect();
-    NAMES
-        .iter()
-        .fold(script, |script, (name, value)| script.replace(name, value))
+    let filled = blocks.map(|(block, _)| {
+        NAMES.iter().fold(block.to_owned(), |text, (name, value)| {
+            text.replace(name, value)
+        })
+    });
+    filled.collect()
+}
+
+/// A shell with helm and kubectl as administrator, in the checkout.
+struct Shell<'a> {
+    control_plane: &'a ControlPlane,
+    home: TempDir,
+}
+
+impl<'a> Shell<'a> {
+    fn new(control_plane: &'a ControlPlane, helm: Tool) -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        let tools = control_plane.tools();
+        symlink(tools.path(helm), home.path().join("helm"))?;
+        symlink(tools.path(Tool::Kubectl), home.path().join("kubectl"))?;
+        Ok(Self {
+            control_plane,
+            home,
+        })
+    }
+
+    /// Runs a script to its end; returns what it printed, and each command before it ran.
+    async fn run(&self, script: &str) -> Result<(String, String)> {
+        let output = Command::new("/bin/sh")
+            .args(["-eux", "-c", script])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", self.home.path().display()),
+            )
+            .env("HOME", self.home.path())
+            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        let commands = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{commands}");
+        Ok((String::from_utf8(output.stdout)?, commands))
+    }
 }
 
 #[test]
-fn every_command_of_the_page_works_in_its_order_with_both_versions() {
+fn every_command_of_installing_works_in_its_order_with_both_versions() {
     run(async {
         let control_plane = ControlPlane::start(Options::default()).await?;
-        for version in crate::harness::Helm::VERSIONS {
-            let home = tempfile::tempdir()?;
-            let tools = control_plane.tools();
-            symlink(tools.path(version), home.path().join("helm"))?;
-            symlink(tools.path(Tool::Kubectl), home.path().join("kubectl"))?;
-            let output = Command::new("/bin/sh")
-                .args(["-eux", "-c", &script()])
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .env_clear()
-                .env("PATH", home.path())
-                .env("HOME", home.path())
-                .env("KUBECONFIG", control_plane.kubeconfig())
-                .stdin(Stdio::null())
-                .kill_on_drop(true)
-                .output()
-                .await?;
-            let text = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "{version}: {text}");
-            assert!(text.matches("+ helm ").count() >= 4, "{text}");
-            clean(&control_plane).await?;
+        for version in Helm::VERSIONS {
+            let shell = Shell::new(&control_plane, version)?;
+            let script = blocks(INSTALLING, "sh").concat();
+            let (_, commands) = shell.run(&script).await?;
+            assert!(commands.matches("+ helm ").count() >= 4, "{commands}");
+            // Takes away what the single file leaves.
+            let clean = "kubectl delete --ignore-not-found --filename config/install.yaml";
+            shell.run(clean).await?;
         }
         Ok(())
     });
 }
 
-/// Takes away what the single file leaves.
-async fn clean(control_plane: &ControlPlane) -> Result<()> {
-    let mut kubectl = control_plane.kubectl();
-    kubectl.args([
-        "delete",
-        "--ignore-not-found",
-        "--filename",
-        "config/install.yaml",
-    ]);
-    let output = kubectl
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
+#[test]
+fn the_quick_start_ends_with_a_credential() {
+    run(async {
+        // Lives as long as the run, as all that scenes are on.
+        let control_plane = Box::leak(Box::new(ControlPlane::start(Options::default()).await?));
+        let scene = Scene::with_control_plane(control_plane, "quick-start").await?;
+        let contoso = scene.registry("contoso").await?;
+        let shell = Shell::new(control_plane, Tool::Helm)?;
+        let page = QUICK_START.replace("contoso.azurecr.io", &contoso.server);
+        let here = blocks(&page, "sh");
+        let mut here = here
+            .iter()
+            .filter(|block| !ELSEWHERE.iter().any(|word| block.contains(word)));
+
+        let (issuer, _) = shell.run(here.next().context("the issuer")?).await?;
+        assert_eq!(issuer.trim(), control_plane.issuer());
+        let (notes, _) = shell.run(here.next().context("the installation")?).await?;
+        assert!(notes.contains("STATUS: deployed"), "{notes}");
+
+        // In place of the pod that the chart's Deployment would start on a node.
+        let _program = Program::start_with(&scene, |command| {
+            let allowed = format!("team-a/{}", contoso.server);
+            command.args(["--allow-controller-identity", &allowed]);
+            command.args(["--watch-namespaces", "team-a"]);
+        })
         .await?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{text}");
-    Ok(())
+        let (printed, _) = shell.run(here.next().context("the credential")?).await?;
+        assert!(printed.contains("Issued"), "{printed}");
+        let (described, _) = shell.run(here.next().context("the description")?).await?;
+        assert!(described.contains("Issuer:"), "{described}");
+        assert_eq!(here.next(), None);
+
+        // What an air-gapped cloud needs, from the files that its reader has.
+        let [environment] = &blocks(&page, "json")[..] else {
+            anyhow::bail!("one environment file");
+        };
+        let dir = scene.dir.path();
+        std::fs::write(dir.join("environment.json"), environment)?;
+        std::fs::copy(scene.emulator.ca_file(), dir.join("ca-bundle.crt"))?;
+        let [upgrade] = &blocks(&page, "console")[..] else {
+            anyhow::bail!("one upgrade");
+        };
+        let upgrade = upgrade.replace(
+            "charts/acrcred",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/charts/acrcred"),
+        );
+        shell
+            .run(&format!("cd '{}'\n{upgrade}", dir.display()))
+            .await?;
+        let (mounted, _) = shell
+            .run("kubectl get deployment acrcred --namespace acrcred-system --output yaml")
+            .await?;
+        for words in ["AZURE_ENVIRONMENT_FILEPATH", "name: trusted-ca"] {
+            assert!(mounted.contains(words), "{words}: {mounted}");
+        }
+        Ok(())
+    });
 }
