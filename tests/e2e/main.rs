@@ -20,6 +20,7 @@ mod kubernetes_faults;
 mod layout;
 mod leaks;
 mod lifetimes;
+mod links;
 mod manifests;
 mod monitoring;
 mod neighbours;
