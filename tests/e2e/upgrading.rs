@@ -15,7 +15,8 @@ use crate::harness::{Scene, TestRegistry, limited, manifest, run};
 const USERNAME: &str = "00000000-0000-0000-0000-000000000000";
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    digits.collect::<Vec<_>>().concat()
 }
 
 /// What an entry was minted for, as 0.1.0 says it: each part behind its length.

@@ -1,9 +1,9 @@
-//! The commands of docs/installing.md and docs/quick-start.md, as somebody would type them.
+//! The commands of the pages, as somebody would type them.
 
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use controlplane::{ControlPlane, Options, Tool};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -12,6 +12,8 @@ use crate::harness::{Helm, Program, Scene, run};
 
 const INSTALLING: &str = include_str!("../../../docs/installing.md");
 const QUICK_START: &str = include_str!("../../../docs/quick-start.md");
+const IDENTITIES: &str = include_str!("../../../docs/identities.md");
+const ERRORS: &str = include_str!("../../../docs/errors.md");
 /// What a reader replaces.
 const NAMES: [(&str, &str); 3] = [
     ("REGISTRY", "registry.example"),
@@ -32,6 +34,14 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
         })
     });
     filled.collect()
+}
+
+/// The blocks of shell that need none of that.
+fn runnable(page: &str) -> Vec<String> {
+    let blocks = blocks(page, "sh").into_iter();
+    blocks
+        .filter(|block| !ELSEWHERE.iter().any(|word| block.contains(word)))
+        .collect()
 }
 
 /// A shell with helm and kubectl as administrator, in the checkout.
@@ -92,7 +102,7 @@ fn every_command_of_installing_works_in_its_order_with_both_versions() {
 }
 
 #[test]
-fn the_quick_start_ends_with_a_credential() {
+fn the_quick_start_ends_with_a_credential_and_other_pages_go_on_from_there() {
     run(async {
         // Lives as long as the run, as all that scenes are on.
         let control_plane = Box::leak(Box::new(ControlPlane::start(Options::default()).await?));
@@ -100,14 +110,13 @@ fn the_quick_start_ends_with_a_credential() {
         let contoso = scene.registry("contoso").await?;
         let shell = Shell::new(control_plane, Tool::Helm)?;
         let page = QUICK_START.replace("contoso.azurecr.io", &contoso.server);
-        let here = blocks(&page, "sh");
-        let mut here = here
-            .iter()
-            .filter(|block| !ELSEWHERE.iter().any(|word| block.contains(word)));
+        let [issuer, install, create, describe] = &runnable(&page)[..] else {
+            anyhow::bail!("other blocks than expected: {:?}", runnable(&page));
+        };
 
-        let (issuer, _) = shell.run(here.next().context("the issuer")?).await?;
-        assert_eq!(issuer.trim(), control_plane.issuer());
-        let (notes, _) = shell.run(here.next().context("the installation")?).await?;
+        let (printed, _) = shell.run(issuer).await?;
+        assert_eq!(printed.trim(), control_plane.issuer());
+        let (notes, _) = shell.run(install).await?;
         assert!(notes.contains("STATUS: deployed"), "{notes}");
 
         // In place of the pod that the chart's Deployment would start on a node.
@@ -117,35 +126,72 @@ fn the_quick_start_ends_with_a_credential() {
             command.args(["--watch-namespaces", "team-a"]);
         })
         .await?;
-        let (printed, _) = shell.run(here.next().context("the credential")?).await?;
+        let (printed, _) = shell.run(create).await?;
         assert!(printed.contains("Issued"), "{printed}");
-        let (described, _) = shell.run(here.next().context("the description")?).await?;
+        let (described, _) = shell.run(describe).await?;
         assert!(described.contains("Issuer:"), "{described}");
-        assert_eq!(here.next(), None);
 
-        // What an air-gapped cloud needs, from the files that its reader has.
-        let [environment] = &blocks(&page, "json")[..] else {
-            anyhow::bail!("one environment file");
-        };
-        let dir = scene.dir.path();
-        std::fs::write(dir.join("environment.json"), environment)?;
-        std::fs::copy(scene.emulator.ca_file(), dir.join("ca-bundle.crt"))?;
-        let [upgrade] = &blocks(&page, "console")[..] else {
-            anyhow::bail!("one upgrade");
-        };
-        let upgrade = upgrade.replace(
-            "charts/acrcred",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/charts/acrcred"),
-        );
-        shell
-            .run(&format!("cd '{}'\n{upgrade}", dir.display()))
-            .await?;
-        let (mounted, _) = shell
-            .run("kubectl get deployment acrcred --namespace acrcred-system --output yaml")
-            .await?;
-        for words in ["AZURE_ENVIRONMENT_FILEPATH", "name: trusted-ca"] {
-            assert!(mounted.contains(words), "{words}: {mounted}");
-        }
+        air_gapped(&scene, &shell).await?;
+        identities(&shell).await?;
+        let (printed, _) = shell.run(&runnable(ERRORS).concat()).await?;
+        assert!(printed.contains(control_plane.issuer()), "{printed}");
         Ok(())
     });
+}
+
+/// What the quick start adds in an air-gapped cloud, from the files that its reader has.
+async fn air_gapped(scene: &Scene, shell: &Shell<'_>) -> Result<()> {
+    let (files, commands) = (blocks(QUICK_START, "json"), blocks(QUICK_START, "console"));
+    let ([environment], [commands]) = (&files[..], &commands[..]) else {
+        anyhow::bail!("{} files, {} blocks", files.len(), commands.len());
+    };
+    let dir = scene.dir.path();
+    std::fs::write(dir.join("environment.json"), environment)?;
+    std::fs::copy(scene.emulator.ca_file(), dir.join("ca-bundle.crt"))?;
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/acrcred");
+    let commands = commands.replace("charts/acrcred", chart);
+    let there = format!("cd '{}'\n{commands}", dir.display());
+    shell.run(&there).await?;
+    let look = "kubectl get deployment acrcred --namespace acrcred-system --output yaml";
+    let (deployment, _) = shell.run(look).await?;
+    for words in ["AZURE_ENVIRONMENT_FILEPATH", "name: trusted-ca"] {
+        assert!(deployment.contains(words), "{words}: {deployment}");
+    }
+    Ok(())
+}
+
+/// The page on identities: the rights, a team's objects, what Entra must be told, and a refresh.
+async fn identities(shell: &Shell<'_>) -> Result<()> {
+    let [grant, look, refresh] = &runnable(IDENTITIES)[..] else {
+        anyhow::bail!("other blocks than expected: {:?}", runnable(IDENTITIES));
+    };
+    shell.run(grant).await?;
+    let [objects] = &blocks(IDENTITIES, "yaml")[..] else {
+        anyhow::bail!("other manifests than one");
+    };
+    shell
+        .run(&format!(
+            "kubectl apply --filename - <<'YAML'\n{}\nYAML",
+            dedented(objects)
+        ))
+        .await?;
+    let told = "kubectl wait --namespace team-a acrcredential/payments --timeout=20s \
+                --for=jsonpath='{.status.identity.subject}'=system:serviceaccount:team-a:puller";
+    shell.run(told).await?;
+    let (identity, _) = shell.run(look).await?;
+    assert!(
+        identity.contains("api://AzureCRTokenExchange"),
+        "{identity}"
+    );
+    let (annotated, _) = shell.run(refresh).await?;
+    assert!(annotated.contains("annotated"), "{annotated}");
+    Ok(())
+}
+
+/// A block of a list, without the list's indentation.
+fn dedented(block: &str) -> String {
+    let lines = block
+        .lines()
+        .map(|line| line.strip_prefix("   ").unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
 }
