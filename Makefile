@@ -1,4 +1,4 @@
-# Prerequisites: Rust (rustup reads rust-toolchain.toml) and Go. Nothing needs root.
+# Prerequisites: Rust (rustup reads rust-toolchain.toml) and Go. Only a real node needs root.
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
