@@ -13,6 +13,7 @@ use crate::azure::{Azure, NORTHWIND};
 use crate::cluster::Cluster;
 use crate::folder::Folder;
 use crate::proofs;
+use crate::secret::PullSecret;
 use crate::setup::{ALLOWED, build};
 use crate::shell::Line;
 use crate::stop::Stop;
@@ -71,8 +72,8 @@ async fn perform(story: &mut Story, folder: &Folder, cast: &mut Option<NodeCast>
     let cast = cast.insert(setup::start(story, folder).await?);
     setup::install(story, folder, cast).await?;
     early(story, folder, cast).await?;
-    outage(story, folder, cast).await?;
-    rotation(story, folder, cast).await
+    let before = outage(story, folder, cast).await?;
+    rotation(story, folder, cast, &before).await
 }
 
 /// A pod that is there before its Secret.
@@ -98,8 +99,8 @@ async fn apply_credential(story: &Story, cast: &NodeCast) -> Result<()> {
     Ok(())
 }
 
-/// Pods start while Azure mints nothing.
-async fn outage(story: &mut Story, folder: &Folder, cast: &NodeCast) -> Result<()> {
+/// Pods start while Azure mints nothing. Returns the Secret that they start with.
+async fn outage(story: &mut Story, folder: &Folder, cast: &NodeCast) -> Result<PullSecret> {
     story.step("Let Entra and the registry's token service fail");
     let broken = cast.azure.break_down(NORTHWIND);
     story.says("Both answer 503 to whoever wants a token.");
@@ -113,20 +114,26 @@ async fn outage(story: &mut Story, folder: &Folder, cast: &NodeCast) -> Result<(
     let pods = Pods { folder, cast };
     pods.create(story, "outage").await?;
     pods.runs(story, "outage").await?;
+    let cluster = &cast.cluster;
+    let secret = cluster.the_pull_secret(ALLOWED, CREDENTIAL).await?;
     drop(broken);
     story.proved("the refresh fails, the token lives, and a pod starts");
-    Ok(())
+    Ok(secret)
 }
 
 /// A pod that pulls anew after the token was replaced.
-async fn rotation(story: &mut Story, folder: &Folder, cast: &NodeCast) -> Result<()> {
+async fn rotation(
+    story: &mut Story,
+    folder: &Folder,
+    cast: &NodeCast,
+    before: &PullSecret,
+) -> Result<()> {
     story.step("Let Azure come back, and start another that pulls anew");
     let cluster = &cast.cluster;
-    let before = cluster.the_pull_secret(ALLOWED, CREDENTIAL).await?;
     let handled = format!("--for=jsonpath={{.status.lastHandledRefresh}}={REFRESH}");
     wait_for(story, cast, &handled).await?;
     let after = cluster.the_pull_secret(ALLOWED, CREDENTIAL).await?;
-    ensure!(after.has_rotated_since(&before), "the token is the old one");
+    ensure!(after.has_rotated_since(before), "the token is the old one");
     ensure!(after.uid == before.uid, "the Secret was created anew");
     story.proved("same Secret, new token");
 
