@@ -1,7 +1,7 @@
 //! Azure's part: the emulator with two identities and four registries.
 
 use anyhow::Result;
-use azure_emulator::fault::{BodyKind, Fault, FaultId, Kind, Match};
+use azure_emulator::fault::{Fault, FaultId, Kind, Match};
 use azure_emulator::journal::{Endpoint, Entry, Listener};
 use azure_emulator::registry::{ArmAuth, Registry};
 use azure_emulator::roles::Role;
@@ -111,17 +111,13 @@ impl Azure {
 
     /// Lets Entra and a registry's token service answer 503, until the answer is dropped.
     pub fn break_down(&self, server: &str) -> BrokenDown<'_> {
-        let unavailable = || Kind::Status {
-            status: 503,
-            body: BodyKind::default(),
-            code: None,
-            text: None,
-            reason: None,
-            retry_after: None,
-        };
         let faults = [
-            Fault::new(Endpoint::Login, Match::tenant(TENANT), unavailable()),
-            Fault::new(Endpoint::Exchange, Match::registry(server), unavailable()),
+            Fault::new(Endpoint::Login, Match::tenant(TENANT), Kind::status(503)),
+            Fault::new(
+                Endpoint::Exchange,
+                Match::registry(server),
+                Kind::status(503),
+            ),
         ];
         let emulator = self.emulator();
         BrokenDown {

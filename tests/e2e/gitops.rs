@@ -2,7 +2,7 @@
 
 use acrcred::api::AcrCredential;
 use anyhow::{Context as _, Result, ensure};
-use azure_emulator::fault::{BodyKind, Fault, Kind, Match};
+use azure_emulator::fault::{Fault, Kind, Match};
 use azure_emulator::journal::Endpoint;
 use controlplane::Tool;
 use jiff::SignedDuration;
@@ -102,14 +102,7 @@ async fn shows(scene: &Scene, name: &str, in_flux: &str, in_argo: &str) -> Resul
 }
 
 fn outage(scene: &Scene) -> Fault {
-    let unavailable = Kind::Status {
-        status: 503,
-        body: BodyKind::default(),
-        code: None,
-        text: None,
-        reason: None,
-        retry_after: None,
-    };
+    let unavailable = Kind::status(503);
     Fault::new(
         Endpoint::Login,
         Match::tenant(&scene.tenant_id),

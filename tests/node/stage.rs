@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use controlplane::node::{Node, NodeOptions};
 use controlplane::{ControlPlane, Options};
 use k8s_openapi::api::core::v1::Namespace;
@@ -33,6 +33,16 @@ pub struct Story {
     pub pods: Pods,
 }
 
+impl Story {
+    /// A pod that pulls with the Secret runs, and its image is the one that was pushed.
+    pub async fn starts(&self, name: &str) -> Result<()> {
+        self.pods.create(name, &self.image, Some("acr")).await?;
+        let runs = self.pods.runs(name).await?;
+        ensure!(runs == self.image.pinned, "{runs} runs");
+        Ok(())
+    }
+}
+
 /// Runs a test on the shared stage, or says why there is none.
 pub fn run(test: impl AsyncFnOnce(&'static Stage) -> Result<()>) {
     if let Some(reason) = Node::missing() {
@@ -51,19 +61,7 @@ pub fn run(test: impl AsyncFnOnce(&'static Stage) -> Result<()>) {
 impl Stage {
     async fn start() -> Result<Self> {
         // Without anything of ours: the chart brings it all.
-        let control_plane = ControlPlane::start(Options {
-            service_account_admission: true,
-            scheduler: true,
-            controllers: [
-                "deployment-controller",
-                "replicaset-controller",
-                "root-ca-certificate-publisher-controller",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            ..Options::default()
-        })
-        .await?;
+        let control_plane = ControlPlane::start(Options::for_nodes()).await?;
         let (namespace, _) = CONTROLLER;
         let object = json!({"metadata": {"name": namespace}});
         let namespaces: Api<Namespace> = Api::all(control_plane.admin());

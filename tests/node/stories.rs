@@ -1,7 +1,7 @@
 //! What users do: pods that pull with the Secret that acrcred keeps.
 
 use anyhow::Context as _;
-use azure_emulator::fault::{BodyKind, Fault, Kind, Match};
+use azure_emulator::fault::{Fault, Kind, Match};
 use azure_emulator::journal::Endpoint;
 use serde_json::json;
 
@@ -25,10 +25,7 @@ fn a_pod_starts_from_a_private_image_with_the_secret_and_not_without() {
 
         let object = manifest("acr", &[&story.registry]);
         story.objects.create_ready(&object).await?;
-        story.pods.create("with", &story.image, Some("acr")).await?;
-        let runs = story.pods.runs("with").await?;
-        assert_eq!(runs, story.image.pinned, "the image that was pushed");
-        Ok(())
+        story.starts("with").await
     });
 }
 
@@ -58,11 +55,7 @@ fn pods_pull_with_each_new_token_and_the_secret_stays_the_same_object() {
         let secret = story.objects.secret("acr").await?;
         let token = story.objects.token("acr", &story.registry).await?;
         let token = token.context("a token")?;
-        story
-            .pods
-            .create("first", &story.image, Some("acr"))
-            .await?;
-        story.pods.runs("first").await?;
+        story.starts("first").await?;
 
         // Objects that get the same value within 30 s are served by one token, so each story has its own.
         let refresh = json!({"metadata": {"annotations": {"acrcred.dev/refresh": "rotates"}}});
@@ -74,11 +67,7 @@ fn pods_pull_with_each_new_token_and_the_secret_stays_the_same_object() {
         // The kubelet remembers by UID which Secrets an image was pulled with.
         let uid = story.objects.secret("acr").await?.metadata.uid;
         assert_eq!(uid, secret.metadata.uid);
-        story
-            .pods
-            .create("second", &story.image, Some("acr"))
-            .await?;
-        assert_eq!(story.pods.runs("second").await?, story.image.pinned);
+        story.starts("second").await?;
         Ok(())
     });
 }
@@ -89,28 +78,16 @@ fn pods_start_while_azure_mints_nothing_and_the_token_lives() {
         let story = stage.story("outage").await?;
         let object = manifest("acr", &[&story.registry]);
         story.objects.create_ready(&object).await?;
-        story
-            .pods
-            .create("before", &story.image, Some("acr"))
-            .await?;
-        story.pods.runs("before").await?;
-        let unavailable = || Kind::Status {
-            status: 503,
-            body: BodyKind::default(),
-            code: None,
-            text: None,
-            reason: None,
-            retry_after: None,
-        };
+        story.starts("before").await?;
         // Others on this stage have their Entra token by now, as this object does.
         let emulator = &stage.scene.emulator;
         let tenant = Match::tenant(&stage.scene.tenant_id);
         let faults = [
-            Fault::new(Endpoint::Login, tenant, unavailable()),
+            Fault::new(Endpoint::Login, tenant, Kind::status(503)),
             Fault::new(
                 Endpoint::Exchange,
                 Match::registry(&story.registry.server),
-                unavailable(),
+                Kind::status(503),
             ),
         ]
         .map(|fault| emulator.add_fault(fault));
@@ -123,16 +100,11 @@ fn pods_start_while_azure_mints_nothing_and_the_token_lives() {
                     .is_some_and(|condition| condition.status == "True")
             })
             .await?;
-        story
-            .pods
-            .create("during", &story.image, Some("acr"))
-            .await?;
-        let runs = story.pods.runs("during").await;
+        let starts = story.starts("during").await;
         for fault in faults {
             emulator.remove_fault(fault);
         }
-        assert_eq!(runs?, story.image.pinned);
-        Ok(())
+        starts
     });
 }
 
@@ -142,11 +114,7 @@ fn no_pod_pulls_after_the_object_is_deleted() {
         let story = stage.story("deleted").await?;
         let object = manifest("acr", &[&story.registry]);
         story.objects.create_ready(&object).await?;
-        story
-            .pods
-            .create("before", &story.image, Some("acr"))
-            .await?;
-        story.pods.runs("before").await?;
+        story.starts("before").await?;
 
         story.objects.delete("acr").await?;
         story.objects.collected("acr").await?;

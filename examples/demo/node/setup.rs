@@ -31,19 +31,7 @@ pub async fn start(story: &mut Story, folder: &Folder) -> Result<NodeCast> {
         "All files are in {}, or in the node's folder beside it.",
         folder.path().display()
     ));
-    let options = Options {
-        service_account_admission: true,
-        scheduler: true,
-        controllers: [
-            "deployment-controller",
-            "replicaset-controller",
-            "root-ca-certificate-publisher-controller",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-        ..Options::default()
-    };
-    let cluster = Cluster::start_with(folder, options).await?;
+    let cluster = Cluster::start_with(folder, Options::for_nodes()).await?;
     story.proved("etcd, kube-apiserver, kube-controller-manager and kube-scheduler are ready");
     let azure = Azure::start(folder, &cluster).await?;
     story.proved("the emulator of Entra and the registries is ready");

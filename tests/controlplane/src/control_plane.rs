@@ -40,6 +40,26 @@ pub struct Options {
     pub scheduler: bool,
 }
 
+// === impl Options ===
+
+impl Options {
+    /// With all that it takes to run pods of a Deployment on a [`Node`](crate::node::Node).
+    pub fn for_nodes() -> Self {
+        Self {
+            service_account_admission: true,
+            scheduler: true,
+            controllers: [
+                "deployment-controller",
+                "replicaset-controller",
+                "root-ca-certificate-publisher-controller",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A running control plane. Dropped, it ends and every process of it is gone; the same happens when this process dies.
 ///
 /// Clients that it returns belong to the runtime that they are first used on, so each test asks for its own.

@@ -174,6 +174,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// An error status in the shape that the endpoint uses.
+    pub fn status(status: u16) -> Self {
+        Self::Status {
+            status,
+            body: BodyKind::default(),
+            code: None,
+            text: None,
+            reason: None,
+            retry_after: None,
+        }
+    }
+
     /// The name in JSON.
     pub fn name(&self) -> &'static str {
         match self {
