@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use acrcred::args::{Args, Config, LeaseConfig};
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
-use acrcred::plan::{Policy, PolicyRule, Settings};
+use acrcred::plan::{Policy, Settings};
 use acrcred::process::{self, Admin, Clock, Liveness, Metrics, Readiness};
 use clap::Parser as _;
 use tokio::net::TcpListener;
@@ -50,13 +50,11 @@ async fn run(config: Config) -> Result<(), Failure> {
         ca_file: config.ca_file,
     })?;
     let client = controller::connect(config.kubeconfig.as_deref(), config.watch_timeout).await?;
-    let rules = config.allow_controller_identity.iter();
-    let rules = rules.map(|pair| PolicyRule::new(&pair.namespace, &pair.server));
     let identity = config.controller_identity;
     let controller = Controller::new(ControllerOptions {
         client: client.clone(),
         settings: Settings {
-            policy: Policy::new(rules.collect()),
+            policy: Policy::new(config.allow_controller_identity),
             clouds: config.clouds,
             controller: identity
                 .as_ref()
@@ -80,7 +78,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         readiness: readiness.clone(),
         watch_namespaces: config.watch_namespaces,
         selector: config.selector,
-        sweep_interval: config.sweep_interval,
+        resync_interval: config.resync_interval,
         watch_secrets: config.watch_secrets,
         watch_timeout: config.watch_timeout,
         lease: config.lease.map(lease),
@@ -95,7 +93,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     };
     let admin = tokio::spawn(admin.serve(listener, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    tokio::spawn(async move { warn_where_unfenced(&client).await });
+    tokio::spawn(async move { warn_where_unlimited(&client).await });
     controller.run(stop.clone()).await;
     if !stop.is_cancelled() {
         return Err("a watch of the API server ended for good; see the log".into());
@@ -105,20 +103,11 @@ async fn run(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What RBAC cannot say is said by admission policies, and nobody notices where they are missing.
-async fn warn_where_unfenced(client: &kube::Client) {
-    match controller::is_fenced(client).await {
-        Some(true) => {}
-        Some(false) => tracing::warn!(
-            "no admission policy keeps this ServiceAccount from Secrets that are not acrcred's; apply config/policy"
-        ),
-        None => tracing::warn!(
-            "could not find out whether an admission policy limits this ServiceAccount; check that config/policy is applied"
-        ),
-    }
+/// What RBAC cannot limit, an admission policy does; a missing one would go unnoticed.
+async fn warn_where_unlimited(client: &kube::Client) {
     if controller::is_impersonation_unfenced(client).await {
         tracing::warn!(
-            "no admission policy limits the ServiceAccount tokens that acrcred may make; apply config/impersonation"
+            "no admission policy limits the ServiceAccount tokens that acrcred may request; install it with the chart value policies.install=true"
         );
     }
 }

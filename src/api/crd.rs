@@ -10,7 +10,8 @@ use super::AcrCredential;
 ///
 /// Differs from the derived schema in two ways: no field is `nullable`, so that the API server drops a
 /// `null` instead of storing what looks like a value; and `status` starts with `observedGeneration: -1`,
-/// so that a new object counts as in progress before anybody has written to it.
+/// so that a new object counts as in progress before its first status. Conditions, whose schema is not ours, get
+/// limits like every other field of the status.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     vec![adjusted(AcrCredential::crd())]
 }
@@ -22,8 +23,12 @@ fn adjusted(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         };
         let mut value = json!(schema);
         drop_null(&mut value);
-        value["openAPIV3Schema"]["properties"]["status"]["default"] =
-            json!({"observedGeneration": -1});
+        let status = &mut value["openAPIV3Schema"]["properties"]["status"];
+        status["default"] = json!({"observedGeneration": -1});
+        let condition = &mut status["properties"]["conditions"]["items"]["properties"];
+        for (field, limit) in [("type", 64), ("status", 16), ("reason", 64), ("message", 32_768)] {
+            condition[field]["maxLength"] = json!(limit);
+        }
         if let Ok(adjusted) = serde_json::from_value(value) {
             *schema = adjusted;
         }

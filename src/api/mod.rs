@@ -8,7 +8,7 @@ pub use crd::custom_resource_definitions;
 pub use reason::{ConditionType, Reason};
 pub use v1alpha1::{
     AcrCredential, AcrCredentialSpec, AcrCredentialStatus, Attach, FederationStatus, Registry,
-    RegistryStatus, SecretTemplate, ServiceAccountIdentity,
+    RegistryStatus, SecretStatus, SecretTemplate, ServiceAccountIdentity,
 };
 
 /// The API group.
@@ -17,14 +17,9 @@ pub const GROUP: &str = "acrcred.dev";
 pub const KIND: &str = "AcrCredential";
 /// Field manager of everything that we write.
 pub const FIELD_MANAGER: &str = "acrcred";
-/// Field manager of reads by empty merge patch, so that an audit log tells them from writes.
-pub const READ_FIELD_MANAGER: &str = "acrcred-read";
-/// On our Secret: the UID of the object it belongs to.
-pub const OWNER_UID_ANNOTATION: &str = "acrcred.dev/owner-uid";
-/// On our Secret: versioned JSON that says what each entry was minted for.
-pub const MINTED_ANNOTATION: &str = "acrcred.dev/minted";
-/// On a user's Secret: the name of the `AcrCredential` that may take it over.
-pub const ADOPT_ANNOTATION: &str = "acrcred.dev/adopt";
+/// On our Secret: the name of the `AcrCredential` of the same namespace that it belongs to. A user sets it on
+/// another Secret to hand that one over.
+pub const OWNER_ANNOTATION: &str = "acrcred.dev/owner";
 /// On our object: a new value asks for new credentials now.
 pub const REFRESH_ANNOTATION: &str = "acrcred.dev/refresh";
 /// On a `ServiceAccount`: the audience of its assertions, one of those that the operator allows.
@@ -36,3 +31,5 @@ pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
 pub const TENANT_ID_ANNOTATION: &str = "azure.workload.identity/tenant-id";
 /// On our Secret: who maintains it (the usual label).
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// On our Secret: Velero leaves it out of backups (velero.io, "Resource filtering").
+pub const VELERO_LABEL: &str = "velero.io/exclude-from-backup";

@@ -34,10 +34,10 @@ pub enum Reason {
     SecretNotOwned,
     /// The Secret is marked `immutable`.
     SecretImmutable,
-    /// The Secret has another type.
-    SecretTypeMismatch,
-    /// The Secret of this object's predecessor awaits garbage collection.
-    AwaitingSecretDeletion,
+    /// The API server, a webhook or an admission policy refuses to write the Secret.
+    SecretWriteFailed,
+    /// The admission policy that protects Secrets is not in force, so acrcred writes none.
+    PolicyNotInForce,
     /// The `ServiceAccount` that the object names does not exist.
     ServiceAccountNotFound,
     /// Neither the object nor its `ServiceAccount` names a client id.
@@ -62,7 +62,7 @@ pub enum Reason {
     UpstreamUnavailable,
     /// An upstream's answer is not what the protocol says.
     MalformedAnswer,
-    /// The API server does not let us read or write the Secret, or use the `ServiceAccount`.
+    /// acrcred lacks a right: to write the Secret, or to use the `ServiceAccount`.
     Forbidden,
 }
 
@@ -93,8 +93,8 @@ impl Reason {
         Self::RegistryNotAllowed,
         Self::SecretNotOwned,
         Self::SecretImmutable,
-        Self::SecretTypeMismatch,
-        Self::AwaitingSecretDeletion,
+        Self::SecretWriteFailed,
+        Self::PolicyNotInForce,
         Self::ServiceAccountNotFound,
         Self::ClientIdMissing,
         Self::InvalidIdentity,
@@ -120,8 +120,8 @@ impl Reason {
             Self::RegistryNotAllowed => "RegistryNotAllowed",
             Self::SecretNotOwned => "SecretNotOwned",
             Self::SecretImmutable => "SecretImmutable",
-            Self::SecretTypeMismatch => "SecretTypeMismatch",
-            Self::AwaitingSecretDeletion => "AwaitingSecretDeletion",
+            Self::SecretWriteFailed => "SecretWriteFailed",
+            Self::PolicyNotInForce => "PolicyNotInForce",
             Self::ServiceAccountNotFound => "ServiceAccountNotFound",
             Self::ClientIdMissing => "ClientIdMissing",
             Self::InvalidIdentity => "InvalidIdentity",

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "AcrCredential keeps a kubernetes.io/dockerconfigjson Secret in its namespace filled with live credentials for Azure container registries. Pods use the Secret through imagePullSecrets.",
     printcolumn(name = "Registry", type_ = "string", json_path = ".spec.registries[0].server"),
-    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secret.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
@@ -159,12 +159,13 @@ pub struct AcrCredentialStatus {
 
     /// Ready always; Reconciling, Stalled and RefreshFailing only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// Name of the Secret, once it is written.
+    /// The Secret as acrcred last wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_name: Option<String>,
+    pub secret: Option<SecretStatus>,
 
     /// When the first credential in the Secret stops working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,35 +184,59 @@ pub struct AcrCredentialStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<FederationStatus>,
 
-    /// One entry a registry of the spec.
+    /// One entry for each registry of the spec, and for each that left it until its credential is out of the
+    /// Secret.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 48))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["server".into()]))]
     pub registries: Vec<RegistryStatus>,
 
     /// ServiceAccounts that hold the Secret now. Not used yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
     pub attached: Vec<String>,
 
-    /// The value of the annotation acrcred.dev/refresh that was last served: since it was first seen, every
-    /// registry that the object is entitled to got a new credential.
+    /// The last value of the annotation acrcred.dev/refresh that acrcred acted on: since it was first seen, every
+    /// registry got a new credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub last_handled_refresh: Option<String>,
 }
 
-/// The facts of a federated identity credential, exactly as the assertion states them.
+/// The Secret as acrcred last wrote it.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretStatus {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its UID.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its resource version, a positive number.
+    #[schemars(length(max = 32), regex(pattern = "^[1-9][0-9]*$"))]
+    pub resource_version: String,
+}
+
+/// The facts of a federated identity credential, exactly as the ServiceAccount token states them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FederationStatus {
-    /// Issuer; a trailing slash counts. Absent until acrcred has held an assertion of this cluster.
+    /// Issuer; a trailing slash counts. Absent until acrcred has held a ServiceAccount token of this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
     pub issuer: Option<String>,
     /// Subject: system:serviceaccount:NAMESPACE:NAME.
+    #[schemars(length(max = 512))]
     pub subject: String,
-    /// Audience of the assertion.
+    /// Audience of the ServiceAccount token.
+    #[schemars(length(max = 1024))]
     pub audience: String,
     /// Tenant.
+    #[schemars(length(max = 253))]
     pub tenant_id: String,
     /// Application (client) id.
+    #[schemars(length(max = 64))]
     pub client_id: String,
 }
 
@@ -220,14 +245,24 @@ pub struct FederationStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RegistryStatus {
     /// The login server.
+    #[schemars(length(max = 253))]
     pub server: String,
-    /// The audience of the Entra token that its credential is minted with.
+    /// The audience of the Entra token that its credential is issued with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub audience: Option<String>,
-    /// When its credential stops working.
+    /// When the credential in the Secret was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Time>,
+    /// When the credential in the Secret stops working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+    /// A hash of the identity, server and repositories that it was issued for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub issued_for: Option<String>,
     /// Issued, or why there is no credential, or why its refresh fails.
+    #[schemars(length(max = 64))]
     pub reason: String,
 }
 

@@ -17,16 +17,17 @@ use reqwest::Url;
 
 pub use lease::LeaseConfig;
 
-use super::value::{self, AllowedPair};
+use super::value;
 use super::{Args, ConfigError};
 use crate::credential::{ClientId, Clouds, InvalidId, TenantId};
+use crate::plan::PolicyRule;
 use crate::process::{LogFilter, LogFormat};
 
 /// What the operator decided, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Who may use the controller identity; empty means nobody.
-    pub allow_controller_identity: Vec<AllowedPair>,
+    pub allow_controller_identity: Vec<PolicyRule>,
     /// The pod's own identity; there is one exactly if somebody may use it.
     pub controller_identity: Option<ControllerIdentity>,
     /// Tenant of identities that name none (`AZURE_TENANT_ID`).
@@ -40,9 +41,9 @@ pub struct Config {
     /// How long a token of Entra or a registry may be shared; zero: not at all.
     pub token_cache_max_life: SignedDuration,
     /// How often to look for foreign changes.
-    pub sweep_interval: SignedDuration,
+    pub resync_interval: SignedDuration,
     /// Whether to watch the Secrets that are kept.
-    pub watch_secrets: bool,
+    pub watch_secrets: Vec<String>,
     /// Prefixes of label and annotation keys that users may set on their Secrets; empty: none.
     pub secret_metadata_prefixes: Vec<String>,
     /// The namespaces to serve, each once; empty: all.
@@ -114,7 +115,7 @@ impl Config {
             impersonation_audiences,
             refresh_fraction,
             token_cache_max_life,
-            sweep_interval,
+            resync_interval,
             watch_secrets,
             secret_metadata_prefixes,
             watch_namespaces,
@@ -130,10 +131,10 @@ impl Config {
         } = args;
         let env = Environment(env);
 
-        let allow_controller_identity: Vec<AllowedPair> = list(
+        let allow_controller_identity: Vec<PolicyRule> = list(
             "allow-controller-identity",
             allow_controller_identity,
-            AllowedPair::from_str,
+            PolicyRule::from_str,
         )?
         .unwrap_or_default();
         let controller_identity = if allow_controller_identity.is_empty() {
@@ -176,14 +177,14 @@ impl Config {
                 value::token_cache_max_life,
             )?
             .unwrap_or(SignedDuration::from_hours(24)),
-            sweep_interval: single(
-                "sweep-interval",
-                sweep_interval.as_deref(),
-                value::sweep_interval,
+            resync_interval: single(
+                "resync-interval",
+                resync_interval.as_deref(),
+                value::resync_interval,
             )?
             .unwrap_or(SignedDuration::from_mins(10)),
-            watch_secrets: single("watch-secrets", watch_secrets.as_deref(), value::boolean)?
-                .unwrap_or(false),
+            watch_secrets: list("watch-secrets", watch_secrets, value::object_name)?
+                .unwrap_or_default(),
             secret_metadata_prefixes: list(
                 "secret-metadata-prefixes",
                 secret_metadata_prefixes,

@@ -12,7 +12,6 @@ use clap::Parser;
 pub use config::{Config, ControllerIdentity, LeaseConfig, Proxy};
 pub use environment_file::EnvironmentFileError;
 pub use error::ConfigError;
-pub use value::AllowedPair;
 
 /// Keeps image pull Secrets for Azure Container Registry alive, without a stored password.
 ///
@@ -55,18 +54,19 @@ pub struct Args {
     #[arg(long, env = "ACRCRED_TOKEN_CACHE_MAX_LIFE", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
     token_cache_max_life: Option<String>,
 
-    /// How often to look for Secrets that somebody changed; at least 10s [default: 10m]
-    #[arg(long, env = "ACRCRED_SWEEP_INTERVAL", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
-    sweep_interval: Option<String>,
+    /// How often to write or verify each Secret without another reason, which repairs changes; at least 10s
+    /// [default: 10m]
+    #[arg(long, env = "ACRCRED_RESYNC_INTERVAL", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
+    resync_interval: Option<String>,
 
     /// Prefixes of the labels and annotations that users may set on their Secrets [default: none]
     #[arg(long, env = "ACRCRED_SECRET_METADATA_PREFIXES", value_name = "PREFIX", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
     secret_metadata_prefixes: Option<Vec<String>>,
 
-    /// Whether to watch the Secrets that acrcred keeps, so that what somebody changes is put right in seconds
-    /// instead of at the next sweep; needs the rights of config/watch-secrets [default: false]
-    #[arg(long, env = "ACRCRED_WATCH_SECRETS", value_name = "BOOL", hide_env = true, help_heading = REFRESH, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    watch_secrets: Option<String>,
+    /// Names of Secrets to watch, so that changes are repaired in seconds instead of at the next resync; needs the
+    /// rights of config/watch-secrets for these names [default: none]
+    #[arg(long, env = "ACRCRED_WATCH_SECRETS", value_name = "NAME", value_delimiter = ',', hide_env = true, help_heading = REFRESH)]
+    watch_secrets: Option<Vec<String>>,
 
     /// Namespaces to serve [default: all]
     #[arg(long, env = "ACRCRED_WATCH_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]

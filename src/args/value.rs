@@ -1,45 +1,13 @@
 //! Values of single flags: from what an operator types to what the program uses.
 
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use crate::credential::Audience;
+use crate::credential::names::{is_label, is_subdomain};
 use crate::process::MAX_LEASE_DURATION;
-
-/// Objects in namespaces that match `namespace` may use the controller identity for registries that
-/// match `server`. In both, `*` matches anything but `/`, and the whole must match.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AllowedPair {
-    /// Glob for the object's namespace.
-    pub namespace: String,
-    /// Glob for the registry's login server.
-    pub server: String,
-}
-
-impl FromStr for AllowedPair {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let is_glob = |half: &str| {
-            !half.is_empty()
-                && half
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.*".contains(&b))
-        };
-        match text.split_once('/') {
-            Some((namespace, server)) if is_glob(namespace) && is_glob(server) => Ok(Self {
-                namespace: namespace.to_owned(),
-                server: server.to_owned(),
-            }),
-            _ => Err(
-                "set NAMESPACE/SERVER in lower case, such as team-a/contoso.azurecr.io or */*.azurecr.io",
-            ),
-        }
-    }
-}
 
 /// A duration with units, or `0`; never negative.
 pub(super) fn duration(text: &str) -> Option<SignedDuration> {
@@ -61,7 +29,7 @@ pub(super) fn token_cache_max_life(text: &str) -> Result<SignedDuration, &'stati
     duration(text).ok_or("set a duration such as 10m or 24h, or 0 to switch the cache off")
 }
 
-pub(super) fn sweep_interval(text: &str) -> Result<SignedDuration, &'static str> {
+pub(super) fn resync_interval(text: &str) -> Result<SignedDuration, &'static str> {
     duration(text)
         .filter(|interval| *interval >= SignedDuration::from_secs(10))
         .ok_or("set a duration of at least 10s, such as 10m")
@@ -90,8 +58,7 @@ pub(super) fn lease_duration(text: &str) -> Result<Duration, &'static str> {
 
 /// A DNS subdomain (RFC 1123), as names of most objects are.
 pub(super) fn object_name(text: &str) -> Result<String, &'static str> {
-    let is_name = text.len() <= 253 && text.split('.').all(|label| namespace(label).is_ok());
-    if is_name {
+    if is_subdomain(text) {
         Ok(text.to_owned())
     } else {
         Err("set a name of lower-case letters, digits, dashes and dots")
@@ -163,13 +130,7 @@ pub(super) fn metadata_prefix(text: &str) -> Result<String, &'static str> {
 
 /// A namespace: a DNS label (RFC 1123).
 pub(super) fn namespace(text: &str) -> Result<String, &'static str> {
-    let is_label = (1..=63).contains(&text.len())
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if is_label {
+    if is_label(text) {
         Ok(text.to_owned())
     } else {
         Err("set the names of namespaces, without patterns")
@@ -208,15 +169,11 @@ mod fuzz {
         #![proptest_config(config(4_000))]
 
         #[test]
-        fn a_pair_has_two_halves_and_no_more(text in prop_oneof![text(), "[a-z*./-]{0,12}/[a-z*./A-Z -]{0,12}"]) {
-            let parsed = text.parse::<AllowedPair>();
+        fn a_rule_has_two_halves_and_no_more(text in prop_oneof![text(), "[a-z*./-]{0,12}/[a-z*./A-Z -]{0,12}"]) {
             let well_formed = text.split('/').count() == 2
                 && text.split('/').all(|half| !half.is_empty())
                 && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.' | '*' | '/'));
-            prop_assert_eq!(parsed.is_ok(), well_formed);
-            if let Ok(pair) = parsed {
-                prop_assert_eq!(format!("{}/{}", pair.namespace, pair.server), text);
-            }
+            prop_assert_eq!(text.parse::<crate::plan::PolicyRule>().is_ok(), well_formed);
         }
 
         #[test]
@@ -227,7 +184,7 @@ mod fuzz {
         ]) {
             let fraction = refresh_fraction(&text);
             prop_assert!(fraction.is_err() || fraction.is_ok_and(|f| (0.1..=0.9).contains(&f)));
-            for duration in [token_cache_max_life(&text), sweep_interval(&text)].into_iter().flatten() {
+            for duration in [token_cache_max_life(&text), resync_interval(&text)].into_iter().flatten() {
                 prop_assert!(!duration.is_negative());
             }
             let timeout = watch_timeout(&text);

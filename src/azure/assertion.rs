@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 
-use crate::credential::{Cause, Federation, Hop, MintError, Token};
+use crate::credential::{Cause, AssertionClaims, Hop, MintError, Token};
 
 /// A `ServiceAccount` token holds a few kilobytes; a file of another size is something else.
 const SIZE_LIMIT: u64 = 64 * 1024;
@@ -22,9 +22,9 @@ pub trait AssertionSource: Send + Sync {
     }
 
     /// What the present assertion says of itself.
-    async fn federation(&self) -> Result<Federation, MintError> {
+    async fn claims(&self) -> Result<AssertionClaims, MintError> {
         let assertion = self.assertion().await?;
-        Federation::of_assertion(&assertion)
+        AssertionClaims::of(&assertion)
             .ok_or_else(|| MintError::new(Hop::Assertion, Cause::NoAssertion))
     }
 }

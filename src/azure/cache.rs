@@ -1,4 +1,4 @@
-//! One call for everybody who needs the same token at the same time.
+//! One call for all who need the same token at the same time.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,27 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::credential::{Credential, Digest, Lifetime, MintError};
+use crate::credential::{CLOCK_STEP, Credential, Digest, Lifetime, MintError, saturating_add};
 
 /// Credentials by key. A key's lock is held across that key's call only, so that one hanging upstream
-/// delays nobody else.
+/// delays no other key.
 pub(super) struct Cache<K> {
-    slots: Mutex<Slots<K>>,
-    /// How old a credential may get and still be of use to somebody. No longer than that it is kept.
-    useful: fn(&Lifetime) -> SignedDuration,
-}
-
-struct Slots<K> {
-    by_key: HashMap<K, Arc<Slot>>,
-    /// Size at which useless slots are next looked for; doubles, so that the search costs nothing on average.
-    sweep_at: usize,
+    slots: Mutex<HashMap<K, Arc<Slot>>>,
 }
 
 #[derive(Default)]
 struct Slot {
-    /// Calls that have ended; tells a waiter whether one ended while it waited.
+    /// Calls that have ended; shows a waiter whether one ended while it waited.
     ended: AtomicU64,
-    last: tokio::sync::Mutex<Option<Result<Credential, MintError>>>,
+    last: tokio::sync::Mutex<Option<Result<Held, MintError>>>,
+}
+
+struct Held {
+    credential: Credential,
+    /// Until then it may be handed to others; it is kept no longer.
+    until: Timestamp,
 }
 
 /// A credential, and whether this very call fetched it.
@@ -36,37 +34,33 @@ pub(super) struct Obtained {
     pub fresh: bool,
 }
 
-const FIRST_SWEEP: usize = 64;
-
 // === impl Cache ===
 
 impl<K: Hash + Eq + Clone> Cache<K> {
-    pub fn new(useful: fn(&Lifetime) -> SignedDuration) -> Self {
+    pub fn new() -> Self {
         Self {
-            slots: Mutex::new(Slots {
-                by_key: HashMap::new(),
-                sweep_at: FIRST_SWEEP,
-            }),
-            useful,
+            slots: Mutex::default(),
         }
     }
 
-    /// The cached credential if `usable`, else that of `fetch`. Callers that waited for somebody's
-    /// failing call share its failure instead of repeating it one after the other.
+    /// The cached credential if it may still be shared and is `usable`, else that of `fetch`, which may be
+    /// shared for `share` from its start. Callers that waited for a failing call of another share its failure
+    /// instead of repeating it one after the other.
     pub async fn get_or_fetch(
         &self,
         key: &K,
         now: Timestamp,
         usable: impl Fn(&Credential) -> bool,
+        share: impl Fn(&Lifetime) -> SignedDuration,
         fetch: impl Future<Output = Result<Credential, MintError>>,
     ) -> Result<Obtained, MintError> {
-        let slot = self.slot(key, now);
+        let slot = self.lock().entry(key.clone()).or_default().clone();
         let ended_before = slot.ended.load(Ordering::Acquire);
         let mut last = slot.last.lock().await;
         match &*last {
-            Some(Ok(credential)) if usable(credential) => {
+            Some(Ok(held)) if held.is_shared(now) && usable(&held.credential) => {
                 return Ok(Obtained {
-                    credential: credential.clone(),
+                    credential: held.credential.clone(),
                     fresh: false,
                 });
             }
@@ -76,7 +70,10 @@ impl<K: Hash + Eq + Clone> Cache<K> {
             _ => {}
         }
         let result = fetch.await;
-        *last = Some(result.clone());
+        *last = Some(result.clone().map(|credential| {
+            let until = saturating_add(credential.lifetime.start, share(&credential.lifetime));
+            Held { credential, until }
+        }));
         slot.ended.fetch_add(1, Ordering::AcqRel);
         result.map(|credential| Obtained {
             credential,
@@ -84,41 +81,40 @@ impl<K: Hash + Eq + Clone> Cache<K> {
         })
     }
 
-    /// Forgets `key`'s credential if it is still the one with this digest.
+    /// Drops `key`'s credential if it is still the one with this digest.
     pub async fn evict(&self, key: &K, digest: &Digest) {
-        let slot = self.lock().by_key.get(key).cloned();
+        let slot = self.lock().get(key).cloned();
         if let Some(slot) = slot {
             let mut last = slot.last.lock().await;
-            if matches!(&*last, Some(Ok(held)) if held.token.digest() == *digest) {
+            if matches!(&*last, Some(Ok(held)) if held.credential.token.digest() == *digest) {
                 *last = None;
             }
         }
     }
 
-    fn slot(&self, key: &K, now: Timestamp) -> Arc<Slot> {
-        let mut slots = self.lock();
-        if slots.by_key.len() >= slots.sweep_at {
-            let useful =
-                |lifetime: &Lifetime| now.duration_since(lifetime.start) < (self.useful)(lifetime);
-            slots.by_key.retain(|_, slot| slot.is_worth_keeping(useful));
-            slots.sweep_at = FIRST_SWEEP.max(slots.by_key.len() * 2);
-        }
-        slots.by_key.entry(key.clone()).or_default().clone()
+    /// Drops what may no longer be handed out.
+    pub fn drop_unshared(&self, now: Timestamp) {
+        self.lock().retain(|_, slot| slot.is_worth_keeping(now));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Slots<K>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Slot {
-    fn is_worth_keeping(self: &Arc<Self>, useful: impl Fn(&Lifetime) -> bool) -> bool {
-        let in_use = Arc::strong_count(self) > 1;
-        in_use
-            || self
-                .last
-                .try_lock()
-                .is_ok_and(|last| matches!(&*last, Some(Ok(held)) if useful(&held.lifetime)))
+    fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
+        let is_in_use = Arc::strong_count(self) > 1;
+        let is_shared =
+            |last: &Option<Result<Held, MintError>>| matches!(last, Some(Ok(held)) if held.is_shared(now));
+        is_in_use || self.last.try_lock().is_ok_and(|last| is_shared(&last))
+    }
+}
+
+impl Held {
+    /// One that began in the future was judged by a clock that has been set back.
+    fn is_shared(&self, now: Timestamp) -> bool {
+        now < self.until && self.credential.lifetime.start <= saturating_add(now, CLOCK_STEP)
     }
 }
 
@@ -155,14 +151,14 @@ mod tests {
             result
         };
         cache
-            .get_or_fetch(&key, Timestamp::UNIX_EPOCH, |_| true, fetch)
+            .get_or_fetch(&key, Timestamp::UNIX_EPOCH, |_| true, Lifetime::length, fetch)
             .await
             .map(|obtained| obtained.fresh)
     }
 
     #[tokio::test]
     async fn concurrent_callers_share_one_call() {
-        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
         let callers = (0..50).map(|_| get(&cache, "k", &calls, Ok(credential())));
         let fresh = futures::future::join_all(callers).await;
         assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -171,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
-        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
         let error = MintError::new(Hop::Entra, Cause::Unavailable);
         let callers = (0..50).map(|_| get(&cache, "k", &calls, Err(error)));
         let results = futures::future::join_all(callers).await;
@@ -182,9 +178,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_hanging_key_does_not_delay_another() {
-        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
         let never = Notify::new();
-        let hanging = cache.get_or_fetch(&"a", Timestamp::UNIX_EPOCH, |_| true, async {
+        let hanging = cache.get_or_fetch(&"a", Timestamp::UNIX_EPOCH, |_| true, Lifetime::length, async {
             never.notified().await;
             Ok(credential())
         });
@@ -197,26 +193,37 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_named_credential_is_evicted() {
-        let (cache, calls) = (Cache::new(Lifetime::length), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
-        cache.evict(&"k", &Digest::stated("another")).await;
+        cache.evict(&"k", &Token::new("another".into()).digest()).await;
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(false));
         cache.evict(&"k", &credential().token.digest()).await;
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
     }
 
     #[tokio::test]
-    async fn what_is_of_use_to_nobody_is_dropped_though_it_lives() {
+    async fn a_credential_is_dropped_when_it_may_no_longer_be_shared() {
         let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
-        for (minutes, is_kept) in [(9, true), (11, false)] {
-            let cache = Cache::new(|_| SignedDuration::from_mins(10));
-            for key in 0..1_000 {
-                let fetch = async { Ok(credential()) };
-                let obtained = cache.get_or_fetch(&key, at(minutes), |_| true, fetch);
-                assert!(obtained.await.is_ok());
-            }
-            let kept = cache.lock().by_key.len();
-            assert_eq!(kept > FIRST_SWEEP, is_kept, "{kept}");
+        let cache = Cache::new();
+        for key in 0..10 {
+            let share = |_: &Lifetime| SignedDuration::from_mins(10);
+            let fetch = async { Ok(credential()) };
+            let obtained = cache.get_or_fetch(&key, at(0), |_| true, share, fetch);
+            assert!(obtained.await.is_ok());
         }
+        for (now, kept) in [(at(9), 10), (at(10), 0)] {
+            cache.drop_unshared(now);
+            assert_eq!(cache.lock().len(), kept);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_shares_nothing_of_the_future() {
+        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
+        let before = Timestamp::UNIX_EPOCH - SignedDuration::from_hours(24);
+        let fetch = async { Ok(credential()) };
+        let obtained = cache.get_or_fetch(&"k", before, |_| true, Lifetime::length, fetch);
+        assert!(obtained.await.is_ok_and(|obtained| obtained.fresh));
     }
 }

@@ -22,20 +22,24 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::transport::{Transport, object};
-use crate::credential::{Cause, Credential, Hop, Identity, Lifetime, MAX_LIFE, MintError, Token};
+use crate::credential::{
+    Cause, Credential, EnabledCloud, Hop, Identity, Lifetime, MAX_LIFE, MintError, Token,
+};
 
-/// Asks Entra for a token of `identity`, proving it with `assertion`. `now` is when the request leaves.
+/// Asks Entra, in `cloud`, for a token of `identity`, proving it with `assertion`. `now` is when the request
+/// leaves.
 pub(super) async fn request_token(
     transport: &Transport,
+    cloud: &EnabledCloud,
     identity: &Identity,
     assertion: Token,
     now: Timestamp,
 ) -> Result<Credential, MintError> {
-    let mut cloud = CustomConfiguration::default();
-    identity
+    let mut configuration = CustomConfiguration::default();
+    cloud
         .authority
         .as_str()
-        .clone_into(&mut cloud.authority_host);
+        .clone_into(&mut configuration.authority_host);
     let credential = ClientAssertionCredential::new(
         identity.tenant_id.as_str().to_owned(),
         identity.client_id.as_str().to_owned(),
@@ -46,16 +50,16 @@ pub(super) async fn request_token(
                 retry: RetryOptions::none(),
                 transport: Some(AzureTransport::new(Arc::new(EntraClient {
                     transport: transport.clone(),
-                    limit: format!("{}/{}", identity.authority.host(), identity.tenant_id),
+                    limit: format!("{}/{}", cloud.authority.host(), identity.tenant_id),
                 }))),
-                cloud: Some(Arc::new(CloudConfiguration::from(cloud))),
+                cloud: Some(Arc::new(CloudConfiguration::from(configuration))),
                 ..ClientOptions::default()
             },
         }),
     )
     .map_err(|error| typed(&error))?;
     let answer = credential
-        .get_token(&[&identity.audience.scope()], None)
+        .get_token(&[&cloud.audience.scope()], None)
         .await
         .map_err(|error| typed(&error))?;
     let token = Token::new(answer.token.secret().to_owned());

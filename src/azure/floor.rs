@@ -1,4 +1,4 @@
-//! How long an upstream asked us to stay away, for everybody who would call it.
+//! How long an upstream asked acrcred to wait, for every caller.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -28,11 +28,16 @@ impl<K: Hash + Eq + Clone> Floors<K> {
     /// Fails without a request while the floor of `key` stands.
     pub fn check(&self, key: &K, now: Timestamp) -> Result<(), MintError> {
         let mut floors = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        match floors.get(key) {
-            Some((until, error)) if now < *until => Err(MintError {
-                retry_after: Some(until.duration_since(now)),
-                ..*error
-            }),
+        match floors.get_mut(key) {
+            Some((until, error)) if now < *until => {
+                // Never longer than was asked for, also after the clock was set back.
+                let longest = saturating_add(now, error.retry_after.unwrap_or(UNSTATED));
+                *until = longest.min(*until);
+                Err(MintError {
+                    retry_after: Some(until.duration_since(now)),
+                    ..*error
+                })
+            }
             Some(_) => {
                 floors.remove(key);
                 Ok(())

@@ -1,8 +1,9 @@
 //! Mints credentials, sharing tokens between objects that may share them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::assertion::AssertionSource;
 use super::cache::{Cache, Obtained};
@@ -11,8 +12,8 @@ use super::floor::Floors;
 use super::transport::Transport;
 use super::{entra, registry};
 use crate::credential::{
-    Cause, Credential, Hop, Identity, JITTER_FRACTION, Lifetime, LoginServer, MintError,
-    Repositories, Scope, Token,
+    Cause, Credential, EnabledCloud, Hop, Identity, JITTER_FRACTION, Lifetime, LoginServer,
+    MintError, MintRequest, Repositories, Scope, Token,
 };
 use crate::process::{Clock, Metrics};
 
@@ -22,21 +23,6 @@ const ENTRA_MARGIN: SignedDuration = SignedDuration::from_mins(5);
 /// which came with the first need.
 const HANDOVER: SignedDuration = SignedDuration::from_secs(30);
 
-/// What to mint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MintRequest {
-    /// Who asks. Everything that Entra would check is part of the cache key.
-    pub identity: Identity,
-    /// Where to.
-    pub server: LoginServer,
-    /// What for.
-    pub scope: Scope,
-    /// A cached credential counts only if it began after this.
-    pub newer_than: Option<Timestamp>,
-    /// A cached credential counts only if it was received after this.
-    pub received_after: Option<Timestamp>,
-}
-
 /// Mints credentials. Tokens live in memory only, and nothing read from the cluster ever gets in.
 pub struct Minter {
     transport: Transport,
@@ -44,14 +30,17 @@ pub struct Minter {
     metrics: Metrics,
     /// Bounds the age of shared tokens; zero shares none.
     cache_max_life: SignedDuration,
-    entra_tokens: Cache<Identity>,
+    entra_tokens: Cache<SignIn>,
     refresh_tokens: Cache<(Identity, LoginServer)>,
     access_tokens: Cache<(Identity, LoginServer, Repositories)>,
-    entra_floors: Floors<Identity>,
+    entra_floors: Floors<SignIn>,
     registry_floors: Floors<LoginServer>,
-    entra_evictions: Evictions<Identity>,
+    entra_evictions: Evictions<SignIn>,
     refresh_evictions: Evictions<(Identity, LoginServer)>,
 }
+
+/// Who signs in to which cloud: the cloud has the authority and the audience.
+type SignIn = (Arc<EnabledCloud>, Identity);
 
 // === impl Minter ===
 
@@ -68,9 +57,9 @@ impl Minter {
             clock,
             metrics,
             cache_max_life,
-            entra_tokens: Cache::new(usable_for),
-            refresh_tokens: Cache::new(handed_over_for),
-            access_tokens: Cache::new(handed_over_for),
+            entra_tokens: Cache::new(),
+            refresh_tokens: Cache::new(),
+            access_tokens: Cache::new(),
             entra_floors: Floors::new(),
             registry_floors: Floors::new(),
             entra_evictions: Evictions::new(),
@@ -94,7 +83,7 @@ impl Minter {
                 let fetch = self.access_token(request, repositories, assertions);
                 let obtained = self
                     .access_tokens
-                    .get_or_fetch(&key, self.clock.now(), usable, fetch)
+                    .get_or_fetch(&key, self.clock.now(), usable, self.share(handed_over_for), fetch)
                     .await;
                 self.counted("access", obtained)
             }
@@ -151,7 +140,7 @@ impl Minter {
         let fetch = self.exchange(identity, server, assertions);
         let obtained = self
             .refresh_tokens
-            .get_or_fetch(&key, self.clock.now(), usable, fetch)
+            .get_or_fetch(&key, self.clock.now(), usable, self.share(handed_over_for), fetch)
             .await;
         self.counted("refresh", obtained)
     }
@@ -163,16 +152,17 @@ impl Minter {
         assertions: &dyn AssertionSource,
     ) -> Result<Credential, MintError> {
         self.registry_floors.check(server, self.clock.now())?;
-        let entra = self.entra_token(identity, assertions).await?;
+        let sign_in = (server.cloud().clone(), identity.clone());
+        let entra = self.entra_token(&sign_in, assertions).await?;
         let result = self.exchange_once(server, &entra.credential.token).await;
         let refused = matches!(&result, Err(error) if error.cause == Cause::RegistryRefused);
-        if !refused || entra.fresh || !self.entra_evictions.may(identity, self.clock.now()) {
+        if !refused || entra.fresh || !self.entra_evictions.may(&sign_in, self.clock.now()) {
             return result;
         }
         // The shared token may predate a change of roles: one fresh token tells.
         let digest = entra.credential.token.digest();
-        self.entra_tokens.evict(identity, &digest).await;
-        let entra = self.entra_token(identity, assertions).await?;
+        self.entra_tokens.evict(&sign_in, &digest).await;
+        let entra = self.entra_token(&sign_in, assertions).await?;
         self.exchange_once(server, &entra.credential.token).await
     }
 
@@ -189,26 +179,46 @@ impl Minter {
 
     async fn entra_token(
         &self,
-        identity: &Identity,
+        sign_in: &SignIn,
         assertions: &dyn AssertionSource,
     ) -> Result<Obtained, MintError> {
         let limit = assertions.max_cache_life();
-        let usable = |held: &Credential| self.may_use_entra(&held.lifetime, limit);
+        let share = self.share(move |lifetime| {
+            let usable = usable_for(lifetime);
+            limit.map_or(usable, |limit| limit.min(usable))
+        });
         let fetch = async {
-            self.entra_floors.check(identity, self.clock.now())?;
-            let first = self.request_entra(identity, assertions).await;
+            self.entra_floors.check(sign_in, self.clock.now())?;
+            let first = self.request_entra(sign_in, assertions).await;
             match first {
                 Err(error) if error.wants_fresh_assertion() => {
-                    self.request_entra(identity, assertions).await
+                    self.request_entra(sign_in, assertions).await
                 }
                 result => result,
             }
         };
         let obtained = self
             .entra_tokens
-            .get_or_fetch(identity, self.clock.now(), usable, fetch)
+            .get_or_fetch(sign_in, self.clock.now(), |_| true, share, fetch)
             .await;
         self.counted("entra", obtained)
+    }
+
+    /// Drops the tokens that may no longer be handed to others.
+    pub fn drop_unshared(&self) {
+        let now = self.clock.now();
+        self.entra_tokens.drop_unshared(now);
+        self.refresh_tokens.drop_unshared(now);
+        self.access_tokens.drop_unshared(now);
+    }
+
+    /// How long a token is shared, within what the platform administrator allows.
+    fn share(
+        &self,
+        limit: impl Fn(&Lifetime) -> SignedDuration,
+    ) -> impl Fn(&Lifetime) -> SignedDuration {
+        let longest = self.cache_max_life;
+        move |lifetime| limit(lifetime).min(longest)
     }
 
     fn counted(
@@ -224,17 +234,18 @@ impl Minter {
 
     async fn request_entra(
         &self,
-        identity: &Identity,
+        sign_in: &SignIn,
         assertions: &dyn AssertionSource,
     ) -> Result<Credential, MintError> {
         let assertion = self
             .measured(Hop::Assertion, assertions.assertion())
             .await?;
+        let (cloud, identity) = sign_in;
         let now = self.clock.now();
-        let call = entra::request_token(&self.transport, identity, assertion, now);
+        let call = entra::request_token(&self.transport, cloud, identity, assertion, now);
         self.measured(Hop::Entra, call)
             .await
-            .map_err(|error| self.entra_floors.raise(identity, error, self.clock.now()))
+            .map_err(|error| self.entra_floors.raise(sign_in, error, self.clock.now()))
     }
 
     async fn measured<T>(
@@ -260,18 +271,7 @@ impl Minter {
             && request
                 .received_after
                 .is_none_or(|bound| bound < held.received_at)
-            && self.is_younger(lifetime, handed_over_for(lifetime))
             && lifetime.is_live(self.clock.now())
-    }
-
-    fn may_use_entra(&self, lifetime: &Lifetime, limit: Option<SignedDuration>) -> bool {
-        let usable = usable_for(lifetime);
-        self.is_younger(lifetime, limit.map_or(usable, |limit| limit.min(usable)))
-    }
-
-    fn is_younger(&self, lifetime: &Lifetime, than: SignedDuration) -> bool {
-        let age = self.clock.now().duration_since(lifetime.start);
-        age < than.min(self.cache_max_life)
     }
 }
 

@@ -13,5 +13,5 @@ mod registry;
 mod transport;
 
 pub use assertion::{AssertionFile, AssertionSource};
-pub use minter::{MintRequest, Minter};
+pub use minter::Minter;
 pub use transport::{Transport, TransportConfig, TransportError};

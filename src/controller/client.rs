@@ -4,12 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::api::{Api, ObjectMeta, PostParams};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-
-use super::secrets::is_refused_by_policy;
 
 /// A slow API server must not hold up the start for a warning.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -77,29 +75,6 @@ async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectError> {
         config.proxy_url = None;
     }
     Ok(config)
-}
-
-/// Whether an admission policy keeps us from Secrets that are not marked as ours, as `config/policy` does.
-/// Asks by trying, without effect, what must be refused. `None` where the API server does not say.
-pub async fn is_fenced(client: &Client) -> Option<bool> {
-    let unmarked = Secret {
-        metadata: ObjectMeta {
-            generate_name: Some("acrcred-policy-check-".into()),
-            ..ObjectMeta::default()
-        },
-        ..Secret::default()
-    };
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    let secrets: Api<Secret> = Api::default_namespaced(client.clone());
-    let answer = tokio::time::timeout(PATIENCE, secrets.create(&dry_run, &unmarked)).await;
-    match answer {
-        Ok(Ok(_)) => Some(false),
-        Ok(Err(kube::Error::Api(status))) if is_refused_by_policy(&status) => Some(true),
-        _ => None,
-    }
 }
 
 /// Whether we may make a token that the API server itself accepts, which the policy of `config/impersonation`

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::api_call::ApiFailure;
+use super::answer::ApiFailure;
 use crate::process::{Clock, Election, LeaseRecord, Step};
 
 /// Which lease to hold, and as whom.
@@ -44,7 +44,8 @@ enum LeaseError {
     Conflict,
     Forbidden,
     Timeout,
-    Failed(ApiFailure),
+    /// For another reason, as the metrics name it.
+    Failed(&'static str),
 }
 
 // === impl Lease ===
@@ -224,7 +225,7 @@ async fn call<T>(
             Err(LeaseError::Conflict)
         }
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(LeaseError::Forbidden),
-        Ok(Err(error)) => Err(LeaseError::Failed(ApiFailure::from(&error))),
+        Ok(Err(error)) => Err(LeaseError::Failed(ApiFailure::from(error).name())),
     }
 }
 
@@ -248,7 +249,7 @@ impl fmt::Display for LeaseError {
                 "the API server answered HTTP 403: apply the Role for leases of config/rbac in the lease's namespace; nothing is reconciled until then",
             ),
             Self::Timeout => f.write_str("the API server did not answer in time"),
-            Self::Failed(failure) => failure.fmt(f),
+            Self::Failed(failure) => write!(f, "the call to the API server failed ({failure})"),
         }
     }
 }

@@ -1,15 +1,14 @@
-//! Effects: watches, the due queue, and what a [`Settled`](crate::plan::Settled) asks for. The only
-//! code that talks to the API server.
+//! Effects: watches, the due queue, and what a [`Step`](crate::plan::Step) asks for. The only code that talks to the
+//! API server.
 
-mod api_call;
+mod answer;
 mod client;
-mod execute;
+mod cluster;
 mod lease;
-mod observe;
+mod mint;
+mod policy_check;
 mod queue;
 mod reconcile;
-mod secrets;
-mod service_accounts;
 mod term;
 mod tracked;
 mod watch;
@@ -17,23 +16,23 @@ mod watch_secrets;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use kube::runtime::events::{Recorder, Reporter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::FIELD_MANAGER;
 use crate::azure::{AssertionSource, Minter};
-use crate::plan::Settings;
+use crate::credential::{CLOCK_STEP, Cause, Hop, MintError};
+use crate::plan::{ClusterFacts, PolicyCheck, Settings};
 use crate::process::{Backlog, Clock, Metrics, Readiness};
 
-pub use api_call::ApiLimit;
-pub use client::{ConnectError, connect, is_fenced, is_impersonation_unfenced};
+pub use client::{ConnectError, connect, is_impersonation_unfenced};
+use cluster::Cluster;
 use lease::Lease;
 pub use lease::LeaseOptions;
+use policy_check::PolicyRequests;
 use queue::DueQueue;
 use term::Term;
 use tracked::TrackedObjects;
@@ -43,9 +42,9 @@ use watch::Scope;
 pub struct ControllerOptions {
     /// Talks to the API server as acrcred's `ServiceAccount`.
     pub client: Client,
-    /// The operator's decisions.
+    /// The platform administrator's decisions.
     pub settings: Settings,
-    /// The controller's own assertion, where it has an identity.
+    /// The controller's own `ServiceAccount` token, where it has an identity.
     pub assertion: Option<Box<dyn AssertionSource>>,
     /// Mints credentials.
     pub minter: Minter,
@@ -53,16 +52,16 @@ pub struct ControllerOptions {
     pub clock: Clock,
     /// Counts.
     pub metrics: Metrics,
-    /// Told once every watch has delivered its first list.
+    /// Set once every watch has delivered its first list.
     pub readiness: Readiness,
     /// Namespaces to watch; empty: all.
     pub watch_namespaces: Vec<String>,
     /// A label selector that objects must match; empty: all.
     pub selector: String,
-    /// How often each Secret is looked at without a reason.
-    pub sweep_interval: SignedDuration,
-    /// Whether to watch our Secrets, which needs the right to.
-    pub watch_secrets: bool,
+    /// How often each Secret is written or verified without another reason.
+    pub resync_interval: SignedDuration,
+    /// The names of Secrets to watch, which needs the right to.
+    pub watch_secrets: Vec<String>,
     /// How long the API server may keep a watch open, in whole seconds.
     pub watch_timeout: Duration,
     /// The lease that this replica must hold to work; `None`: it works alone.
@@ -72,7 +71,7 @@ pub struct ControllerOptions {
 /// Keeps Secrets filled until it is told to stop.
 pub struct Controller {
     client: Client,
-    settings: Settings,
+    cluster: Cluster,
     assertion: Option<Box<dyn AssertionSource>>,
     minter: Minter,
     clock: Clock,
@@ -80,73 +79,66 @@ pub struct Controller {
     /// What to watch, until [`Controller::run`] does.
     scopes: Mutex<Vec<Scope>>,
     selector: String,
-    sweep_interval: SignedDuration,
-    watch_secrets: bool,
+    watch_secrets: Vec<String>,
     watch_timeout: Duration,
     /// `None`: this replica is the only one.
     lease: Option<Lease>,
     term: Mutex<Term>,
-    recorder: Recorder,
-    limit: ApiLimit,
     queue: DueQueue,
     objects: TrackedObjects,
-    /// The issuer of this cluster's assertions, once one was seen.
-    issuer: Mutex<Option<String>>,
+    /// Reconciles and mints under way.
+    tasks: TaskTracker,
+    policy: PolicyRequests,
+    facts: Mutex<Arc<ClusterFacts>>,
+    /// When the own token was last read.
+    own_read_at: Mutex<Option<Instant>>,
     /// When each value of the refresh annotation was first seen lately.
     refreshes: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// How long reconciles that have begun may take to end once we are told to stop.
 const GRACE: Duration = Duration::from_secs(15);
-/// Without anything due, the loop still turns.
-const IDLE: SignedDuration = SignedDuration::from_secs(30);
 /// Objects that are given the same value of the refresh annotation within this time share what is minted.
 const REFRESH_TOGETHER: SignedDuration = SignedDuration::from_secs(30);
+/// How long what the own token file said is believed.
+const OWN_TOKEN_IS_FRESH: Duration = Duration::from_secs(1);
+/// How soon the API server is asked again for acrcred's own name.
+const OWN_NAME_RETRY: Duration = Duration::from_secs(2);
 
 // === impl Controller ===
 
 impl Controller {
     /// A controller that has not started.
     pub fn new(options: ControllerOptions) -> Arc<Self> {
-        let ControllerOptions {
-            client,
-            settings,
-            assertion,
-            minter,
-            clock,
-            metrics,
-            readiness,
-            watch_namespaces,
-            selector,
-            sweep_interval,
-            watch_secrets,
-            watch_timeout,
-            lease,
-        } = options;
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.into(),
-            instance: None,
+        let facts = ClusterFacts {
+            own: Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
+            own_user: None,
+            issuer: None,
+            policy: PolicyCheck::default(),
+            since: options.clock.now(),
+            resync_interval: options.resync_interval,
         };
+        let lease = options.lease.map(|lease| Lease::new(&options.client, lease, options.clock.clone()));
         Arc::new(Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            limit: ApiLimit::new(metrics.clone()),
+            cluster: Cluster::new(options.client.clone(), options.metrics.clone()),
             queue: DueQueue::default(),
-            objects: TrackedObjects::default(),
-            issuer: Mutex::default(),
+            objects: TrackedObjects::new(Arc::new(options.settings)),
+            tasks: TaskTracker::new(),
+            policy: PolicyRequests::default(),
+            facts: Mutex::new(Arc::new(facts)),
+            own_read_at: Mutex::default(),
             refreshes: Mutex::default(),
             term: Mutex::default(),
-            lease: lease.map(|options| Lease::new(&client, options, clock.clone())),
-            client,
-            settings,
-            assertion,
-            minter,
-            clock,
-            metrics,
-            scopes: Mutex::new(Scope::of(&watch_namespaces, &readiness)),
-            selector,
-            sweep_interval,
-            watch_secrets,
-            watch_timeout,
+            lease,
+            client: options.client,
+            assertion: options.assertion,
+            minter: options.minter,
+            clock: options.clock,
+            metrics: options.metrics,
+            scopes: Mutex::new(Scope::of(&options.watch_namespaces, &options.readiness)),
+            selector: options.selector,
+            watch_secrets: options.watch_secrets,
+            watch_timeout: options.watch_timeout,
         })
     }
 
@@ -165,13 +157,55 @@ impl Controller {
         }
     }
 
-    fn learn_issuer(&self, issuer: String) {
-        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(issuer);
+    /// What is known of the cluster, with the own token as it is now.
+    async fn cluster_facts(&self) -> Arc<ClusterFacts> {
+        if let Some(assertion) = &self.assertion
+            && self.own_token_is_old()
+        {
+            let own = assertion.claims().await;
+            self.learn(|facts| facts.own = own);
+        }
+        self.known_cluster()
     }
 
-    fn issuer(&self) -> Option<String> {
-        let issuer = self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
-        issuer.clone()
+    fn own_token_is_old(&self) -> bool {
+        let mut read_at = self.own_read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = read_at.is_none_or(|at| at.elapsed() > OWN_TOKEN_IS_FRESH);
+        if is_old {
+            *read_at = Some(Instant::now());
+        }
+        is_old
+    }
+
+    fn known_cluster(&self) -> Arc<ClusterFacts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, change: impl FnOnce(&mut ClusterFacts)) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut facts));
+    }
+
+    /// Asks for acrcred's own name until the API server says it, then never ends.
+    async fn learn_own_user(self: Arc<Self>) {
+        loop {
+            match self.cluster.own_user().await {
+                Ok(user) => {
+                    self.learn(|facts| facts.own_user = Some(user));
+                    self.schedule_all();
+                    return std::future::pending().await;
+                }
+                Err(failure) => tracing::warn!(%failure, "cannot ask for acrcred's own user name"),
+            }
+            tokio::time::sleep(OWN_NAME_RETRY).await;
+        }
+    }
+
+    fn schedule_all(&self) {
+        let now = self.clock.now();
+        for key in self.objects.keys() {
+            self.queue.schedule(&key, now);
+        }
     }
 
     /// When the refresh that `value` asks for began: somebody may annotate a thousand objects at once.
@@ -188,45 +222,59 @@ impl Controller {
     /// Works until `stop` is cancelled, then lets what has begun end. Returns early only if a watch
     /// or the keeping of the lease ends, which they never should.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let (reconciles, keeper) = (TaskTracker::new(), TaskTracker::new());
+        let keeper = TaskTracker::new();
         let released = CancellationToken::new();
         keeper.spawn(self.clone().keep_lease(released.clone()));
         keeper.close();
-        let watches = self.clone().watch_all();
         tokio::select! {
             () = stop.cancelled() => {}
-            () = watches => tracing::error!("a watch ended; stopping"),
+            () = self.clone().watch_all() => tracing::error!("a watch ended; stopping"),
             () = keeper.wait() => tracing::error!("the keeping of the lease ended; stopping"),
-            () = self.clone().work(&reconciles) => {}
+            () = self.clone().learn_own_user() => {}
+            () = self.clone().keep_policy_checked() => {}
+            () = self.clone().work() => {}
         }
-        self.wind_up(&reconciles).await;
+        self.wind_up().await;
         released.cancel();
         keeper.wait().await;
     }
 
-    /// Starts what is due, renewals first; every reconcile is a task of its own, so none waits for
-    /// another's misfortune.
-    async fn dispatch(self: Arc<Self>, reconciles: &TaskTracker) {
+    /// Starts what is due, renewals first; every reconcile is a task of its own, so a slow or failing object never
+    /// delays another.
+    async fn dispatch(self: Arc<Self>) {
         let over = self.term_over();
+        let mut seen = (Instant::now(), self.clock.now());
         loop {
-            // Subscribed before looking, so that nothing scheduled in between is missed.
+            // Subscribed before the queue is read, so that nothing scheduled in between is missed.
             let changed = self.queue.changed();
+            self.notice_clock_step(&mut seen);
+            self.minter.drop_unshared();
             let mut due = self.queue.take_due(self.clock.now());
             due.sort_by_cached_key(|key| !self.objects.is_renewal(key));
             for key in due {
-                // Where it is not, everything is looked at anew once it is again.
-                if self.is_leading()
-                    && let Some(work) = self.objects.begin(&key)
-                {
-                    let reconcile = self.clone().reconcile_caught(key, work, over.clone());
-                    reconciles.spawn(reconcile);
+                // Without the lease nothing begins; with the next one, every object is scheduled.
+                if self.is_leading() {
+                    self.tasks.spawn(self.clone().reconcile(key, over.clone()));
                 }
             }
-            let next = self.queue.next().unwrap_or_else(|| self.clock.now() + IDLE);
+            let next = self.queue.next().unwrap_or(Timestamp::MAX);
             tokio::select! {
                 () = changed => {}
-                () = self.clock.sleep_until(next) => {}
+                () = self.clock.nap_until(next) => {}
             }
+        }
+    }
+
+    /// Decides everything again where the wall clock moved against the monotonic one: what it dated may be wrong.
+    fn notice_clock_step(&self, seen: &mut (Instant, Timestamp)) {
+        let (now, wall) = (Instant::now(), self.clock.now());
+        let elapsed = SignedDuration::try_from(now - seen.0).unwrap_or(SignedDuration::MAX);
+        let moved = wall.duration_since(seen.1) - elapsed;
+        *seen = (now, wall);
+        if moved.abs() > CLOCK_STEP {
+            tracing::warn!(seconds = moved.as_secs(), "the clock was set; every object is judged again");
+            self.learn(|facts| facts.rebase(wall));
+            self.schedule_all();
         }
     }
 }

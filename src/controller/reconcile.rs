@@ -1,199 +1,213 @@
-//! One look at one object: observe, plan, mint, settle, execute.
+//! Carries out steps for one object: decide, start mints, make the one call, take note of its answer, decide again.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt as _;
-use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::Controller;
-use super::api_call::ApiError;
 use super::queue::ObjectKey;
-use super::service_accounts::TokenRequests;
-use super::tracked::{Memory, Work};
+use super::tracked::Decided;
 use crate::api::AcrCredential;
-use crate::azure::MintRequest;
-use crate::credential::{Cause, Hop, MintError, saturating_add};
-use crate::plan::{Outcomes, Plan, Settled, State, plan};
-use crate::process::{ReconcileResult, Standing, State as MetricState};
+use crate::credential::saturating_add;
+use crate::plan::{Call, Problem, SecretAnswer, SecretCall, StatusWrite};
+use crate::process::{self, ReconcileResult};
 
-const API_BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(1);
-const API_BACKOFF_CAP: SignedDuration = SignedDuration::from_secs(60);
-/// After a panic, whose cause will most likely be there again.
+/// Calls for one object in a row; then others have their turn.
+const CALLS: usize = 12;
+/// When it is this one's turn again.
+const NEXT_TURN: SignedDuration = SignedDuration::from_secs(1);
+/// After a panic, whose cause is most likely still there.
 const PANIC_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
+
+/// How the calls for one object went.
+struct Outcome {
+    result: ReconcileResult,
+    wake_at: Option<Timestamp>,
+}
 
 // === impl Controller ===
 
 impl Controller {
-    /// Reconciles, whatever happens: a panic is counted and ends this reconcile only. Dropped when `over` is
-    /// cancelled.
-    pub(super) async fn reconcile_caught(
-        self: Arc<Self>,
-        key: ObjectKey,
-        work: Work,
-        over: CancellationToken,
-    ) {
-        let Work { object, mut memory } = work;
-        let started = Instant::now();
-        let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
-        let look = self
-            .reconcile(&object, &key, &mut memory)
-            .instrument(span.clone());
-        let look = over.run_until_cancelled(AssertUnwindSafe(look).catch_unwind());
-        let Some(result) = Box::pin(look).await else {
-            // Whoever may work next looks at everything anew.
-            self.objects.end(&key, &object, memory);
-            return;
-        };
-        let now = self.clock.now();
-        let took = started.elapsed();
-        let has_failed = !matches!(result, Ok(Ok(_)));
-        let wake_at = span.in_scope(|| match result {
-            Ok(Ok(wake_at)) => {
-                self.metrics.reconciled(ReconcileResult::Success, took);
-                memory.api_failures = 0;
-                wake_at
-            }
-            Ok(Err(error)) => {
-                self.metrics.reconciled(ReconcileResult::Failure, took);
-                tracing::warn!(%error, "will be tried again");
-                let floor = error.retry_after().min(API_BACKOFF_CAP);
-                Some(saturating_add(now, api_backoff(&mut memory).max(floor)))
-            }
-            Err(_) => {
-                self.metrics.reconciled(ReconcileResult::Panic, took);
-                tracing::error!("a reconcile panicked; will be tried again");
-                memory = Memory::default();
-                Some(saturating_add(now, PANIC_BACKOFF))
-            }
-        });
-        if self.objects.end(&key, &object, memory) {
-            // Whoever changes things all the time must not talk us out of a backoff.
-            let again_at = wake_at.filter(|_| has_failed).unwrap_or(now);
-            self.queue.schedule(&key, again_at);
-        } else if let Some(wake_at) = wake_at
-            && self.objects.contains(&key, object.metadata.uid.as_ref())
-        {
-            self.queue.schedule(&key, wake_at);
-        }
-    }
-
-    async fn reconcile(
-        &self,
-        object: &AcrCredential,
-        key: &ObjectKey,
-        memory: &mut Memory,
-    ) -> Result<Option<Timestamp>, ApiError> {
-        if object.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
-        }
-        let now = self.clock.now();
-        let mut observed = self.observe(object, key, memory, now).await?;
-        let plan = plan(&observed, now);
-        let outcomes = self.mint(object, key, &plan).await;
-        if let Some(request) = &mut observed.refresh {
-            request.serve(&outcomes, &observed.secret);
-        }
-        // Who removes the annotation in between is not served more often.
-        if observed.refresh.is_some() {
-            memory.refresh.clone_from(&observed.refresh);
-        }
-        observed.issuer = self.issuer();
-        let known_before = memory.secret.as_ref() == Some(&observed.secret);
-        let attempts = &mut memory.attempts;
-        let settled = self
-            .execute(&mut observed, key, &plan, &outcomes, attempts)
-            .await;
-        let changed = !known_before || memory.secret.as_ref() != Some(&observed.secret);
-        memory.secret = Some(observed.secret);
-        let now = self.clock.now();
-        let sweep = self.sweep_interval(object);
-        if changed
-            || memory
-                .seen_at
-                .is_none_or(|at| now.duration_since(at) >= sweep)
-        {
-            memory.seen_at = Some(now);
-        }
-        let Some(settled) = settled? else {
-            return Ok(None);
-        };
-        self.count(key, &settled, &outcomes);
-        let account = memory.service_account.as_ref();
-        let looked_at = memory
-            .seen_at
-            .into_iter()
-            .chain(account.map(|known| known.read_at));
-        let sweep_at = looked_at.map(|at| saturating_add(at, sweep));
-        Ok(settled.wake_at.into_iter().chain(sweep_at).min())
-    }
-
-    /// Mints all that is planned at once: a slow registry holds back no other.
-    async fn mint(&self, object: &AcrCredential, key: &ObjectKey, plan: &Plan) -> Outcomes {
-        let mints = plan.mints().map(|mint| async {
-            let request = MintRequest {
-                identity: mint.identity.clone(),
-                server: mint.entitlement.server.clone(),
-                scope: mint.entitlement.scope.clone(),
-                newer_than: mint.newer_than,
-                received_after: mint.received_after,
-            };
-            let result = match (&object.spec.identity, &self.assertion) {
-                (Some(named), _) => {
-                    let assertions = TokenRequests {
-                        controller: self,
-                        namespace: &key.namespace,
-                        service_account: &named.service_account_name,
-                        subject: &mint.identity.subject,
-                    };
-                    self.minter.mint(&request, &assertions).await
+    /// Reconciles an object, unless another task does; whatever happens: a panic is counted and ends this reconcile
+    /// only.
+    pub(super) async fn reconcile(self: Arc<Self>, key: ObjectKey, over: CancellationToken) {
+        while self.objects.begin(&key) {
+            let started = Instant::now();
+            let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
+            let work = self.carry_out(&key, &over).instrument(span.clone());
+            let caught = Box::pin(AssertUnwindSafe(work).catch_unwind()).await;
+            let outcome = caught.unwrap_or_else(|_| {
+                let _entered = span.enter();
+                tracing::error!("a reconcile panicked; the object is retried in 5 minutes");
+                let now = self.clock.now();
+                self.objects.reset(&key, now);
+                Outcome {
+                    result: ReconcileResult::Panic,
+                    wake_at: Some(saturating_add(now, PANIC_BACKOFF)),
                 }
-                (None, Some(own)) => self.minter.mint(&request, own.as_ref()).await,
-                (None, None) => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
-            };
-            (request.server, result)
-        });
-        join_all(mints).await.into_iter().collect()
-    }
-
-    pub(super) fn count(&self, key: &ObjectKey, settled: &Settled, outcomes: &Outcomes) {
-        for outcome in outcomes.values() {
-            self.metrics.refreshed(match outcome {
-                Ok(_) => "success",
-                Err(error) => error.cause.name(),
             });
-        }
-        let state = match settled.state {
-            State::Ready => MetricState::Ready,
-            State::Failing => MetricState::Failing,
-            State::NotReady => MetricState::NotReady,
-            State::Suspended => MetricState::Suspended,
-        };
-        let standing = Standing {
-            state,
-            expires_at: settled.expires_at,
-            refresh_at: settled.refresh_at,
-        };
-        self.metrics.object_is(&key.namespace, &key.name, standing);
-        // Deleted meanwhile: its series would stay for ever.
-        if !self.objects.knows(key) {
-            self.metrics.object_is_gone(&key.namespace, &key.name);
-        }
-        if let Some(note) = &settled.note {
-            tracing::warn!(reason = note.reason, message = note.message, "trouble");
-        } else if settled.status.is_some() {
-            tracing::info!(state = settled.state.name(), "status written");
+            self.metrics.reconciled(outcome.result, started.elapsed());
+            let is_pending = self.objects.end(&key);
+            if let Some(at) = outcome.wake_at {
+                self.queue.schedule(&key, at);
+            }
+            // What happened meanwhile is dealt with at once: a stop of the process waits for it.
+            if !is_pending || outcome.result == ReconcileResult::Panic || over.is_cancelled() {
+                break;
+            }
         }
     }
-}
 
-/// 1 s to 60 s.
-fn api_backoff(memory: &mut Memory) -> SignedDuration {
-    let doublings = memory.api_failures.min(6);
-    memory.api_failures = memory.api_failures.saturating_add(1);
-    (API_BACKOFF_FIRST * (1 << doublings)).min(API_BACKOFF_CAP)
+    async fn carry_out(self: &Arc<Self>, key: &ObjectKey, over: &CancellationToken) -> Outcome {
+        let mut result = ReconcileResult::Success;
+        let mut slot = None;
+        for _ in 0..CALLS {
+            let cluster = self.cluster_facts().await;
+            let now = self.clock.now();
+            let first_seen = |value: &str| self.refresh_began(value);
+            let step = match self.objects.decide(key, cluster, first_seen, slot.is_some(), now) {
+                Decided::Gone => return Outcome { result, wake_at: None },
+                Decided::Call => {
+                    slot = self.cluster.slot().await;
+                    if slot.is_none() || over.is_cancelled() {
+                        break;
+                    }
+                    continue;
+                }
+                Decided::Step(step, object) => (step, object),
+            };
+            let (step, object) = step;
+            for mint in step.mints {
+                self.start_mint(key, &object, mint, over);
+            }
+            if step.checks_policy {
+                self.policy.request(key);
+            }
+            if let Some(standing) = step.standing {
+                self.metrics.set_object(&key.namespace, &key.name, process::Standing {
+                    state: standing.state.name(),
+                    is_ready: standing.state.is_ready(),
+                    expires_at: standing.expires_at,
+                    refresh_at: standing.refresh_at,
+                });
+                // Deleted meanwhile: its series would stay for ever.
+                if !self.objects.contains(key) {
+                    self.metrics.object_is_gone(&key.namespace, &key.name);
+                }
+            }
+            let Some(call) = step.call else {
+                return Outcome {
+                    result,
+                    wake_at: step.wake_at,
+                };
+            };
+            let is_answered = match call {
+                Call::ReadServiceAccount(name) => self.read_account(key, &object, &name).await,
+                Call::Secret(call) => self.call_secret(key, &object, *call, over).await,
+                Call::WriteStatus(write) => self.write_status(key, &object, *write).await,
+            };
+            if !is_answered {
+                result = ReconcileResult::Failure;
+            }
+            if over.is_cancelled() {
+                return Outcome { result, wake_at: None };
+            }
+        }
+        Outcome {
+            result,
+            wake_at: Some(saturating_add(self.clock.now(), NEXT_TURN)),
+        }
+    }
+
+    async fn read_account(&self, key: &ObjectKey, object: &AcrCredential, name: &str) -> bool {
+        let answer = self.cluster.read_service_account(&key.namespace, name).await;
+        if let Err(failure) = &answer {
+            tracing::warn!(%failure, service_account = name, "cannot read a ServiceAccount");
+        }
+        let (is_answered, now) = (answer.is_ok(), self.clock.now());
+        self.objects.with(key, object.metadata.uid.as_ref(), |facts| {
+            facts.account_read(name, answer.ok(), now);
+        });
+        is_answered
+    }
+
+    async fn call_secret(
+        &self,
+        key: &ObjectKey,
+        object: &AcrCredential,
+        call: SecretCall,
+        over: &CancellationToken,
+    ) -> bool {
+        let answer = over.run_until_cancelled(self.cluster.secret(object, &call)).await;
+        // Dropped: it may have had effect, or may have it yet.
+        let answer = answer.unwrap_or_else(|| SecretAnswer::Failed {
+            problem: Problem {
+                reason: crate::api::Reason::Progressing,
+                message: "acrcred is stopping.".to_owned(),
+                needs_action: false,
+            },
+            retry_after: SignedDuration::ZERO,
+        });
+        let problem = match &answer {
+            SecretAnswer::Failed { problem, .. }
+            | SecretAnswer::NotOwned(problem)
+            | SecretAnswer::Immutable(problem)
+            | SecretAnswer::OwnerRefused(problem) => Some(problem),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            tracing::warn!(
+                reason = problem.reason.as_str(),
+                detail = problem.message,
+                "Secret not written"
+            );
+        }
+        let (is_answered, now) = (problem.is_none(), self.clock.now());
+        self.objects.with(key, object.metadata.uid.as_ref(), |facts| {
+            facts.secret_answered(call, answer, now);
+        });
+        is_answered
+    }
+
+    async fn write_status(
+        &self,
+        key: &ObjectKey,
+        object: &AcrCredential,
+        write: StatusWrite,
+    ) -> bool {
+        let answer = self.cluster.write_status(object, &write.status).await;
+        let now = self.clock.now();
+        let uid = object.metadata.uid.as_ref();
+        let (is_written, floor) = match answer {
+            Ok(Some(written)) => {
+                self.objects.with(key, uid, |facts| {
+                    facts.status_written(write.status, Arc::new(written), now);
+                });
+                (true, SignedDuration::ZERO)
+            }
+            Ok(None) => (false, SignedDuration::ZERO),
+            Err(failure) => {
+                tracing::warn!(%failure, name = object.name_any(), "cannot write the status");
+                (false, failure.retry_after())
+            }
+        };
+        if !is_written {
+            self.objects.with(key, uid, |facts| facts.status_failed(floor, now));
+            return false;
+        }
+        match write.event {
+            Some(event) => {
+                tracing::warn!(reason = event.reason, detail = event.message, "AcrCredential has a problem");
+                self.cluster.publish(object, &event, now).await;
+            }
+            None => tracing::info!("status written"),
+        }
+        true
+    }
 }

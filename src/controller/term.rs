@@ -3,17 +3,14 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Controller, GRACE};
 
 /// A time in which this replica works.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Term {
-    began: Instant,
     /// Cancelled when what has begun must be dropped.
     over: CancellationToken,
 }
@@ -21,29 +18,12 @@ pub(super) struct Term {
 /// What has been dropped has no await left before its end.
 const DROPPED: Duration = Duration::from_secs(1);
 
-impl Default for Term {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            over: CancellationToken::new(),
-        }
-    }
-}
-
 // === impl Controller ===
 
 impl Controller {
     /// Whether reconciles may begin.
     pub(super) fn is_leading(&self) -> bool {
         self.lease.as_ref().is_none_or(super::Lease::is_held)
-    }
-
-    /// Whether an object whose creation a watch tells can have been served by nobody else. What the leader
-    /// before us did is told within moments; until then, its Secret is looked for before one is minted.
-    pub(super) fn knows_creations(&self) -> bool {
-        self.lease.as_ref().is_none_or(|lease| {
-            lease.is_held() && self.term().began.elapsed() > lease.options().duration
-        })
     }
 
     /// Cancelled when what begins now must be dropped.
@@ -60,30 +40,30 @@ impl Controller {
     }
 
     /// Starts what is due whenever this replica may. Never ends.
-    pub(super) async fn work(self: Arc<Self>, reconciles: &TaskTracker) {
+    pub(super) async fn work(self: Arc<Self>) {
         let Some(lease) = &self.lease else {
             self.metrics.leads(true);
-            return self.clone().dispatch(reconciles).await;
+            return self.clone().dispatch().await;
         };
         loop {
             lease.held().await;
             self.take_over();
             tracing::info!(
                 holder = lease.options().identity,
-                "took the lease; reconciles begin"
+                "became leader"
             );
             tokio::select! {
                 biased;
                 () = lease.lost() => {}
-                () = self.clone().dispatch(reconciles) => {}
+                () = self.clone().dispatch() => {}
             }
-            tracing::warn!("lost the lease; no reconcile begins until it is back");
-            self.end_term(reconciles, sleep(lease.grace())).await;
+            tracing::warn!("lost the lease; no reconcile starts without it");
+            self.end_term(sleep(lease.grace())).await;
         }
     }
 
     /// Stops for good: what has begun may end, as long as no other replica begins.
-    pub(super) async fn wind_up(&self, reconciles: &TaskTracker) {
+    pub(super) async fn wind_up(&self) {
         let patience = async {
             let Some(lease) = &self.lease else {
                 return sleep(GRACE).await;
@@ -93,34 +73,32 @@ impl Controller {
                 () = lease.lost() => sleep(lease.grace()).await,
             }
         };
-        self.end_term(reconciles, patience).await;
+        self.end_term(patience).await;
     }
 
-    /// Other replicas have worked since we last looked at anything, so everything is looked at anew.
+    /// Decides about every object again. What is known of a Secret stays valid unless its object's status names a later
+    /// version.
     fn take_over(&self) {
         *self.term() = Term::default();
-        // Emptied first: what a watch tells from here on stays.
-        self.queue.take_due(Timestamp::MAX);
         let now = self.clock.now();
-        for key in self.objects.distrust_all() {
-            self.queue.schedule(&key, now);
-        }
+        self.learn(|facts| facts.since = now);
+        self.schedule_all();
         self.metrics.leads(true);
     }
 
     /// Lets what has begun end, and drops what has not when `patience` does.
-    async fn end_term(&self, reconciles: &TaskTracker, patience: impl Future<Output = ()>) {
-        reconciles.close();
+    async fn end_term(&self, patience: impl Future<Output = ()>) {
+        self.tasks.close();
         tokio::select! {
             biased;
-            () = reconciles.wait() => {}
+            () = self.tasks.wait() => {}
             () = patience => {
                 tracing::warn!("dropping reconciles under way");
                 self.term().over.cancel();
-                let _ = tokio::time::timeout(DROPPED, reconciles.wait()).await;
+                let _ = tokio::time::timeout(DROPPED, self.tasks.wait()).await;
             }
         }
-        reconciles.reopen();
+        self.tasks.reopen();
         self.metrics.leads(false);
     }
 

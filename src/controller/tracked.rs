@@ -1,131 +1,85 @@
-//! The objects that exist, and what we remember of each. Lost at a restart, and correct without.
+//! The objects that exist, and what is known of each. Lost at a restart, and correct without.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
 
 use super::queue::ObjectKey;
-use crate::api::AcrCredential;
-use crate::plan::{Attempts, RefreshRequest, SecretState, ServiceAccountState};
+use crate::api::{AcrCredential, OWNER_ANNOTATION};
+use crate::plan::{ClusterFacts, Facts, Settings, Step, step};
 
-/// What we remember of an object between reconciles.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
-    /// The watch has told its creation: nobody can have served it before us.
-    pub is_created: bool,
-    /// The Secret as we last saw it; `None` before the first look.
-    pub secret: Option<SecretState>,
-    /// When it was last read or written.
-    pub seen_at: Option<Timestamp>,
-    /// The `ServiceAccount` that the object named when we last looked.
-    pub service_account: Option<KnownServiceAccount>,
-    /// The last refresh that was asked for.
-    pub refresh: Option<RefreshRequest>,
-    /// What failed.
-    pub attempts: Attempts,
-    /// API calls that failed in a row.
-    pub api_failures: u32,
-}
-
-/// A `ServiceAccount` as it was read.
-#[derive(Clone, Debug)]
-pub(super) struct KnownServiceAccount {
-    pub name: String,
-    pub state: ServiceAccountState,
-    pub read_at: Timestamp,
-}
-
-/// A reconcile's input: nobody else works on the object until it is handed back.
-pub(super) struct Work {
-    pub object: Arc<AcrCredential>,
-    pub memory: Memory,
-}
-
-/// Every object of the watches.
-#[derive(Default)]
+/// Every object of the watches. Facts change at any time; calls are made for an object by one task at a time.
 pub(super) struct TrackedObjects {
+    settings: Arc<Settings>,
     by_key: Mutex<HashMap<ObjectKey, Tracked>>,
 }
 
 struct Tracked {
-    object: Arc<AcrCredential>,
-    /// Away while a reconcile runs.
-    memory: Option<Memory>,
-    /// Something happened while the reconcile ran.
-    again: bool,
-    /// Somebody else has changed the Secret: it must be read before it is judged.
-    is_stale: bool,
-    /// The Secret's version that the watch told while the reconcile ran.
-    told: Option<String>,
+    facts: Facts,
+    /// A task works on it.
+    is_busy: bool,
+    /// Something happened meanwhile.
+    is_pending: bool,
+}
+
+/// What to do for an object.
+pub(super) enum Decided {
+    /// There is no such object any more.
+    Gone,
+    /// This, for this object; its mints count as started.
+    Step(Box<Step>, Arc<AcrCredential>),
+    /// A call, for which permission is needed first: the decision may be another by then.
+    Call,
 }
 
 // === impl TrackedObjects ===
 
 impl TrackedObjects {
-    /// Takes note of a version of an object; false unless it is a newer one. A watch also delivers what
-    /// the answer to our own write has told already, and whole lists of what nobody has changed.
-    pub fn update(&self, key: &ObjectKey, object: AcrCredential) -> bool {
-        self.update_or(key, object, Memory::default())
-    }
-
-    /// The same for an object that a watch delivers after the list: unknown, it was just created.
-    pub fn update_or_create(&self, key: &ObjectKey, object: AcrCredential) -> bool {
-        let memory = Memory {
-            is_created: true,
-            ..Memory::default()
-        };
-        self.update_or(key, object, memory)
-    }
-
-    fn update_or(&self, key: &ObjectKey, object: AcrCredential, memory: Memory) -> bool {
-        let mut objects = self.lock();
-        let known = objects
-            .get_mut(key)
-            .filter(|tracked| tracked.object.metadata.uid == object.metadata.uid);
-        match known {
-            Some(tracked) if !is_newer(&object, &tracked.object) => false,
-            Some(tracked) => {
-                tracked.object = Arc::new(object);
-                true
-            }
-            None => {
-                let tracked = Tracked {
-                    object: Arc::new(object),
-                    memory: Some(memory),
-                    again: false,
-                    is_stale: false,
-                    told: None,
-                };
-                objects.insert(key.clone(), tracked);
-                true
-            }
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self {
+            settings,
+            by_key: Mutex::default(),
         }
     }
 
-    /// Takes note of the answer to our own status write. It never brings an object back that is gone, and
-    /// where it tells of a spec that the reconcile did not work on, the object is looked at once more: the
-    /// watch will have nothing newer to tell.
-    pub fn answered(&self, key: &ObjectKey, worked_on: &AcrCredential, object: AcrCredential) {
+    /// Takes note of a version of an object; false unless it is a newer one. A watch also delivers what the answer to
+    /// our own write said already, and whole lists of what did not change.
+    pub fn update(
+        &self,
+        key: &ObjectKey,
+        object: AcrCredential,
+        cluster: Arc<ClusterFacts>,
+        now: Timestamp,
+    ) -> bool {
         let mut objects = self.lock();
         let known = objects
             .get_mut(key)
-            .filter(|tracked| tracked.object.metadata.uid == object.metadata.uid);
-        let Some(tracked) = known else {
-            return;
-        };
-        if !is_newer(&object, &tracked.object) {
-            return;
+            .filter(|tracked| tracked.facts.object.metadata.uid == object.metadata.uid);
+        if let Some(tracked) = known {
+            return tracked.facts.seen(Arc::new(object), now);
         }
-        let (seen, now) = (&worked_on.metadata, &object.metadata);
-        tracked.again |=
-            seen.generation != now.generation || seen.deletion_timestamp != now.deletion_timestamp;
-        tracked.object = Arc::new(object);
+        // What was in flight for a predecessor finds its UID gone.
+        let is_busy = objects.get(key).is_some_and(|tracked| tracked.is_busy);
+        let tracked = Tracked {
+            facts: Facts::new(self.settings.clone(), cluster, Arc::new(object), now),
+            is_busy,
+            is_pending: is_busy,
+        };
+        objects.insert(key.clone(), tracked);
+        true
     }
 
-    /// Forgets an object that exists no more.
+    /// Forgets an object that no longer exists.
     pub fn remove(&self, key: &ObjectKey) {
         self.lock().remove(key);
+    }
+
+    /// The keys of all objects.
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        self.lock().keys().cloned().collect()
     }
 
     /// The objects of a namespace, or all, that are not in `present`.
@@ -134,135 +88,137 @@ impl TrackedObjects {
         namespace: Option<&str>,
         present: &HashSet<ObjectKey>,
     ) -> Vec<ObjectKey> {
-        self.lock()
-            .keys()
-            .filter(|key| namespace.is_none_or(|namespace| key.namespace == namespace))
-            .filter(|key| !present.contains(key))
-            .cloned()
-            .collect()
+        let mut keys = self.keys();
+        keys.retain(|key| namespace.is_none_or(|namespace| key.namespace == namespace));
+        keys.retain(|key| !present.contains(key));
+        keys
     }
 
     /// Whether the object holds a credential that pods may be using.
     pub fn is_renewal(&self, key: &ObjectKey) -> bool {
-        let objects = self.lock();
-        let memory = objects.get(key).and_then(|tracked| tracked.memory.as_ref());
-        matches!(
-            memory,
-            Some(Memory {
-                secret: Some(SecretState::Present(_)),
-                ..
-            })
-        )
+        self.lock().get(key).is_some_and(|tracked| tracked.facts.is_renewal())
     }
 
-    /// Somebody else may have worked on any object: each Secret must be read before it is judged.
-    pub fn distrust_all(&self) -> Vec<ObjectKey> {
+    /// Claims an object to work on; false if it is gone, or another task has it, which then goes on.
+    pub fn begin(&self, key: &ObjectKey) -> bool {
         let mut objects = self.lock();
-        for tracked in objects.values_mut() {
-            tracked.is_stale = true;
+        let Some(tracked) = objects.get_mut(key) else {
+            return false;
+        };
+        if tracked.is_busy {
+            tracked.is_pending = true;
+            return false;
         }
-        objects.keys().cloned().collect()
+        tracked.is_busy = true;
+        tracked.is_pending = false;
+        true
     }
 
-    /// Hands out an object to work on; nothing if it is gone, or being worked on, which then happens
-    /// once more.
-    pub fn begin(&self, key: &ObjectKey) -> Option<Work> {
+    /// Ends what [`TrackedObjects::begin`] claimed; true if something happened meanwhile.
+    pub fn end(&self, key: &ObjectKey) -> bool {
+        let mut objects = self.lock();
+        let Some(tracked) = objects.get_mut(key) else {
+            return false;
+        };
+        tracked.is_busy = false;
+        std::mem::take(&mut tracked.is_pending)
+    }
+
+    /// Decides what to do for an object now.
+    pub fn decide(
+        &self,
+        key: &ObjectKey,
+        cluster: Arc<ClusterFacts>,
+        first_seen: impl FnOnce(&str) -> Timestamp,
+        may_call: bool,
+        now: Timestamp,
+    ) -> Decided {
+        let mut objects = self.lock();
+        let Some(tracked) = objects.get_mut(key) else {
+            return Decided::Gone;
+        };
+        let facts = &mut tracked.facts;
+        facts.cluster = cluster;
+        facts.refresh_asked(first_seen);
+        facts.tidy(now);
+        let step = step(facts, now);
+        if step.call.is_some() && !may_call {
+            return Decided::Call;
+        }
+        tracked.is_pending = false;
+        facts.stepped(&step, now);
+        Decided::Step(Box::new(step), facts.object.clone())
+    }
+
+    /// Changes the facts of an object, if it still is the one with this UID.
+    pub fn with<T>(
+        &self,
+        key: &ObjectKey,
+        uid: Option<&String>,
+        change: impl FnOnce(&mut Facts) -> T,
+    ) -> Option<T> {
         let mut objects = self.lock();
         let tracked = objects.get_mut(key)?;
-        let Some(mut memory) = tracked.memory.take() else {
-            tracked.again = true;
-            return None;
-        };
-        tracked.again = false;
-        if std::mem::take(&mut tracked.is_stale) {
-            memory.seen_at = None;
-            memory.is_created = false;
-        }
-        Some(Work {
-            object: tracked.object.clone(),
-            memory,
-        })
+        let is_same = tracked.facts.object.metadata.uid.as_ref() == uid;
+        is_same.then(|| change(&mut tracked.facts))
     }
 
-    /// Takes back what [`TrackedObjects::begin`] handed out; true if it must be looked at once more.
-    pub fn end(&self, key: &ObjectKey, worked_on: &AcrCredential, memory: Memory) -> bool {
+    /// Takes note that a watch reports this version of the Secret of this name (`None`: it is gone); true if that is news.
+    pub fn secret_changed(
+        &self,
+        key: &ObjectKey,
+        name: Option<&str>,
+        version: Option<&str>,
+        by: Option<String>,
+    ) -> bool {
         let mut objects = self.lock();
         let Some(tracked) = objects.get_mut(key) else {
             return false;
         };
-        // An object that was re-created meanwhile has a memory of its own.
-        if tracked.object.metadata.uid == worked_on.metadata.uid {
-            if tracked
-                .told
-                .take()
-                .is_some_and(|told| is_news(&memory, &told))
-            {
-                tracked.is_stale = true;
-                tracked.again = true;
-            }
-            tracked.memory = Some(memory);
-        }
-        std::mem::take(&mut tracked.again)
+        let is_of_name = name.is_none_or(|name| tracked.facts.object.secret_name() == name);
+        is_of_name && tracked.facts.secret_changed(version, by)
     }
 
-    /// Takes note of the version of an object's Secret that a watch told; true if it is none of our own
-    /// writes, so that the object must be looked at.
-    pub fn secret_is_at(&self, key: &ObjectKey, version: &str) -> bool {
-        let mut objects = self.lock();
-        let Some(tracked) = objects.get_mut(key) else {
-            return false;
-        };
-        match &tracked.memory {
-            Some(memory) => tracked.is_stale |= is_news(memory, version),
-            // Most likely its own write, whose answer is on the way.
-            None => tracked.told = Some(version.to_owned()),
+    /// Forgets everything about an object but the object itself.
+    pub fn reset(&self, key: &ObjectKey, now: Timestamp) {
+        if let Some(tracked) = self.lock().get_mut(key) {
+            let facts = &tracked.facts;
+            let (settings, cluster) = (facts.settings.clone(), facts.cluster.clone());
+            tracked.facts = Facts::new(settings, cluster, facts.object.clone(), now);
         }
-        tracked.is_stale
     }
 
-    /// Takes note that no watch tells of the object's Secret; true if it was believed to be there.
-    pub fn secret_is_gone(&self, key: &ObjectKey) -> bool {
-        let mut objects = self.lock();
-        let Some(tracked) = objects.get_mut(key) else {
-            return false;
-        };
-        match &tracked.memory {
-            Some(memory) => {
-                tracked.is_stale |= matches!(&memory.secret, Some(SecretState::Present(_)));
-            }
-            // No version at all: whatever the reconcile ends with is then looked at anew.
-            None => tracked.told = Some(String::new()),
-        }
-        tracked.is_stale
-    }
-
-    /// The object of a namespace that keeps the Secret of this name.
-    pub fn keeper_of(&self, namespace: &str, secret: &str) -> Option<ObjectKey> {
+    /// The object of a namespace that the Secret of this name belongs to: the one in its annotation, else the one that
+    /// wants the name.
+    pub fn owner_of(&self, namespace: &str, secret: &str, owner: Option<&str>) -> Option<ObjectKey> {
         let objects = self.lock();
-        let mut tracked = objects.iter();
-        let keeper = tracked.find(|(key, tracked)| {
-            key.namespace == namespace && tracked.object.secret_name() == secret
+        let wants = |tracked: &Tracked| tracked.facts.object.secret_name() == secret;
+        let named = owner.map(|name| ObjectKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
         });
-        keeper.map(|(key, _)| key.clone())
+        if let Some(key) = named.filter(|key| objects.get(key).is_some_and(wants)) {
+            return Some(key);
+        }
+        let mut tracked = objects.iter();
+        let found = tracked.find(|(key, tracked)| key.namespace == namespace && wants(tracked));
+        found.map(|(key, _)| key.clone())
     }
 
-    /// Whether the object keeps the Secret of this name.
-    pub fn keeps(&self, key: &ObjectKey, secret: &str) -> bool {
-        self.lock()
-            .get(key)
-            .is_some_and(|tracked| tracked.object.secret_name() == secret)
+    /// A namespace to check the admission policy in, another one each time, and a Secret of ours, if there is one.
+    pub fn policy_sample(&self, turn: usize) -> Option<(String, Option<(ObjectKey, Secret)>)> {
+        let objects = self.lock();
+        let count = objects.len();
+        let namespace = &objects.keys().nth(turn.checked_rem(count)?)?.namespace;
+        let secret = objects.iter().find_map(|(key, tracked)| {
+            Some((key.clone(), tracked.facts.stored_secret()?))
+        });
+        Some((namespace.clone(), secret))
     }
 
     /// Whether there is an object of this name.
-    pub fn knows(&self, key: &ObjectKey) -> bool {
+    pub fn contains(&self, key: &ObjectKey) -> bool {
         self.lock().contains_key(key)
-    }
-
-    /// Whether the object still exists.
-    pub fn contains(&self, key: &ObjectKey, uid: Option<&String>) -> bool {
-        self.lock()
-            .get(key)
-            .is_some_and(|tracked| tracked.object.metadata.uid.as_ref() == uid)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Tracked>> {
@@ -270,114 +226,7 @@ impl TrackedObjects {
     }
 }
 
-fn is_newer(object: &AcrCredential, than: &AcrCredential) -> bool {
-    let version =
-        |object: &AcrCredential| object.metadata.resource_version.clone().unwrap_or_default();
-    is_later(&version(object), &version(than))
-}
-
-/// Resource versions of one kind are ordered numbers (KEP-5504); where one is no number, it is later.
-fn is_later(version: &str, than: &str) -> bool {
-    match (version.parse::<u128>(), than.parse::<u128>()) {
-        (Ok(new), Ok(old)) => new > old,
-        _ => true,
-    }
-}
-
-/// Whether a Secret of this version is another than we know of.
-fn is_news(memory: &Memory, version: &str) -> bool {
-    match &memory.secret {
-        Some(SecretState::Present(snapshot)) => is_later(version, &snapshot.resource_version),
-        Some(SecretState::Absent | SecretState::Hidden) => true,
-        // Not looked at yet, which is about to happen.
-        None => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::AcrCredentialSpec;
-
-    fn object(uid: &str, version: &str) -> AcrCredential {
-        let spec = AcrCredentialSpec {
-            registries: vec![],
-            identity: None,
-            secret: None,
-            attach: None,
-            suspend: false,
-        };
-        let mut object = AcrCredential::new("a", spec);
-        object.metadata.uid = Some(uid.into());
-        object.metadata.resource_version = Some(version.into());
-        object
-    }
-
-    fn key() -> ObjectKey {
-        ObjectKey {
-            namespace: "ns".into(),
-            name: "a".into(),
-        }
-    }
-
-    #[test]
-    fn an_older_version_never_replaces_a_newer_one() {
-        let objects = TrackedObjects::default();
-        assert!(objects.update(&key(), object("u", "10")));
-        assert!(!objects.update(&key(), object("u", "9")));
-        assert!(!objects.update(&key(), object("u", "10")), "nothing new");
-        assert!(objects.update(&key(), object("u", "11")));
-        assert!(
-            objects.update(&key(), object("other", "3")),
-            "another object"
-        );
-    }
-
-    #[test]
-    fn an_answer_of_ours_brings_nothing_back_and_hides_no_change() {
-        let objects = TrackedObjects::default();
-        objects.update(&key(), object("u", "1"));
-        let work = objects.begin(&key()).unwrap();
-        // Somebody changed the spec before our status was written: the answer tells of it first.
-        let mut answer = object("u", "3");
-        answer.metadata.generation = Some(2);
-        objects.answered(&key(), &work.object, answer);
-        assert!(
-            !objects.update(&key(), object("u", "2")),
-            "the watch has nothing newer"
-        );
-        assert!(
-            objects.end(&key(), &work.object, work.memory),
-            "looked at once more"
-        );
-
-        let work = objects.begin(&key()).unwrap();
-        objects.remove(&key());
-        objects.answered(&key(), &work.object, object("u", "4"));
-        assert!(!objects.knows(&key()), "a deleted object came back");
-    }
-
-    #[test]
-    fn one_works_on_an_object_at_a_time() {
-        let objects = TrackedObjects::default();
-        objects.update(&key(), object("u", "1"));
-        let work = objects.begin(&key()).unwrap();
-        assert!(objects.begin(&key()).is_none());
-        assert!(
-            objects.end(&key(), &work.object, work.memory),
-            "asked for meanwhile"
-        );
-        assert!(objects.begin(&key()).is_some());
-    }
-
-    #[test]
-    fn a_re_created_object_does_not_inherit_a_memory() {
-        let objects = TrackedObjects::default();
-        objects.update(&key(), object("u", "1"));
-        let mut work = objects.begin(&key()).unwrap();
-        objects.update(&key(), object("v", "2"));
-        work.memory.api_failures = 7;
-        objects.end(&key(), &work.object, work.memory);
-        assert_eq!(objects.begin(&key()).unwrap().memory.api_failures, 0);
-    }
+/// The owner that a Secret's annotation names.
+pub(super) fn owner_annotation(secret: &impl kube::Resource) -> Option<&str> {
+    secret.annotations().get(OWNER_ANNOTATION).map(String::as_str)
 }

@@ -12,9 +12,8 @@ use kube::{Resource, ResourceExt as _};
 use tokio::task::JoinSet;
 
 use super::Controller;
-use super::api_call::ApiFailure;
+use super::answer::ApiFailure;
 use super::queue::ObjectKey;
-use super::tracked::TrackedObjects;
 use crate::api::AcrCredential;
 use crate::process::{Readiness, ReadinessHandle};
 
@@ -51,8 +50,9 @@ impl Controller {
             std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut watches = JoinSet::new();
         for scope in scopes {
-            if self.watch_secrets {
-                watches.spawn(self.clone().watch_secrets(scope.namespace.clone()));
+            for name in &self.watch_secrets {
+                let watch = self.clone().watch_secrets(scope.namespace.clone(), name.clone());
+                watches.spawn(watch);
             }
             watches.spawn(self.clone().watch(scope));
         }
@@ -78,15 +78,10 @@ impl Controller {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => {
-                    listed.insert(self.seen(object, TrackedObjects::update));
+                    listed.insert(self.seen(object));
                 }
                 Ok(Event::Apply(object)) => {
-                    let update = if self.knows_creations() {
-                        TrackedObjects::update_or_create
-                    } else {
-                        TrackedObjects::update
-                    };
-                    self.seen(object, update);
+                    self.seen(object);
                 }
                 Ok(Event::Delete(object)) => self.gone(&key_of(&object)),
                 Ok(Event::InitDone) => {
@@ -100,33 +95,30 @@ impl Controller {
                 }
                 Err(error) => {
                     self.metrics.watch_failed("credentials");
-                    let error = in_own_words(&error);
-                    tracing::warn!(error, "watch of AcrCredentials failed; it starts again");
+                    let failure = failure_of(error);
+                    tracing::warn!(%failure, "watch of AcrCredentials failed; it starts again");
                 }
             }
         }
     }
 
-    /// Takes note of an object and looks at it at once. One that cannot be read is skipped: it must not
-    /// stop the others.
-    fn seen(
-        &self,
-        object: Guarded,
-        update: fn(&TrackedObjects, &ObjectKey, AcrCredential) -> bool,
-    ) -> ObjectKey {
+    /// Takes note of an object, and schedules it if it is news. One that cannot be parsed is skipped: it must not stop
+    /// the others.
+    fn seen(&self, object: Guarded) -> ObjectKey {
         let key = key_of(&object);
         match object.0 {
             Ok(mut object) => {
                 object.managed_fields_mut().clear();
-                if update(&self.objects, &key, object) {
-                    self.queue.schedule(&key, self.clock.now());
+                let now = self.clock.now();
+                if self.objects.update(&key, object, self.known_cluster(), now) {
+                    self.queue.schedule(&key, now);
                 }
             }
             Err(error) => tracing::warn!(
                 namespace = key.namespace,
                 name = key.name,
                 %error,
-                "an AcrCredential cannot be read and is left alone",
+                "cannot parse an AcrCredential, skipping it",
             ),
         }
         key
@@ -139,14 +131,14 @@ impl Controller {
     }
 }
 
-/// The library's own text quotes the answer.
-pub(super) fn in_own_words(error: &watcher::Error) -> String {
+/// Why a watch failed. The library's own text quotes the answer.
+pub(super) fn failure_of(error: watcher::Error) -> ApiFailure {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => ApiFailure::from(error).to_string(),
-        watcher::Error::WatchError(status) => ApiFailure::from(&**status).to_string(),
-        watcher::Error::NoResourceVersion => ApiFailure::Unreadable.to_string(),
+        | watcher::Error::WatchFailed(error) => ApiFailure::from(error),
+        watcher::Error::WatchError(status) => ApiFailure::Refused(status),
+        watcher::Error::NoResourceVersion => ApiFailure::Unreadable,
     }
 }
 

@@ -1,5 +1,5 @@
-//! The optional watch of our Secrets' metadata: what somebody changes is put right in seconds instead of
-//! at the next sweep. Needs the rights of `config/watch-secrets`.
+//! The optional watch of Secrets by name: what another client changes is repaired in seconds instead of at the next
+//! resync. Needs the rights of `config/watch-secrets`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,24 +14,25 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 
 use super::Controller;
 use super::queue::ObjectKey;
-use super::watch::in_own_words;
-use crate::api::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL};
+use super::tracked::owner_annotation;
+use super::watch::failure_of;
+use crate::api::FIELD_MANAGER;
 
 type SecretMeta = PartialObjectMeta<Secret>;
 
 // === impl Controller ===
 
 impl Controller {
-    /// Watches the Secrets that carry our label in a namespace, or in all. One that loses the label is told
-    /// as deleted, and looked at like any other that changed.
-    pub(super) async fn watch_secrets(self: Arc<Self>, namespace: Option<String>) {
+    /// Watches the metadata of the Secrets of one name, in a namespace or in all. RBAC can limit a watch to a name only
+    /// with this field selector.
+    pub(super) async fn watch_secrets(self: Arc<Self>, namespace: Option<String>, name: String) {
         let api: Api<SecretMeta> = match &namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
         let seconds = u32::try_from(self.watch_timeout.as_secs()).unwrap_or(u32::MAX);
         let config = watcher::Config::default()
-            .labels(&format!("{MANAGED_BY_LABEL}={FIELD_MANAGER}"))
+            .fields(&format!("metadata.name={name}"))
             .timeout(seconds);
         self.metrics.watches("secrets");
         let mut events = watcher(api, config).default_backoff().boxed();
@@ -39,51 +40,55 @@ impl Controller {
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(secret)) => listed.extend(self.secret_seen(&secret)),
-                Ok(Event::Apply(secret) | Event::Delete(secret)) => {
-                    self.secret_seen(&secret);
+                Ok(Event::InitApply(secret)) => listed.extend(self.secret_seen(&secret, false)),
+                Ok(Event::Apply(secret)) => {
+                    self.secret_seen(&secret, false);
+                }
+                Ok(Event::Delete(secret)) => {
+                    self.secret_seen(&secret, true);
                 }
                 Ok(Event::InitDone) => {
                     for key in self.objects.missing_from(namespace.as_deref(), &listed) {
-                        if self.objects.secret_is_gone(&key) {
-                            self.queue.schedule(&key, self.clock.now());
-                        }
+                        self.secret_changed(&key, Some(&name), None, None);
                     }
                     listed.clear();
                 }
                 Err(error) => {
                     self.metrics.watch_failed("secrets");
-                    let error = in_own_words(&error);
-                    tracing::warn!(error, "watch of Secrets failed; it starts again");
+                    let failure = failure_of(error);
+                    tracing::warn!(%failure, name, "watch of a Secret failed; it starts again");
                 }
             }
         }
     }
 
-    fn secret_seen(&self, secret: &SecretMeta) -> Option<ObjectKey> {
-        let key = self.keeper(secret)?;
-        let version = secret.resource_version().unwrap_or_default();
-        if self.objects.secret_is_at(&key, &version) {
-            self.queue.schedule(&key, self.clock.now());
-        }
+    fn secret_seen(&self, secret: &SecretMeta, is_deleted: bool) -> Option<ObjectKey> {
+        let (namespace, name) = (secret.namespace()?, secret.name_any());
+        let key = self.objects.owner_of(&namespace, &name, owner_annotation(secret))?;
+        let version = secret.resource_version().filter(|_| !is_deleted);
+        self.secret_changed(&key, Some(&name), version.as_deref(), last_manager(secret));
         Some(key)
     }
 
-    /// The object that the owner reference names, else, where that was lost, the one that keeps a Secret of
-    /// this name. Whether the Secret is really its own is for the reconcile to judge.
-    fn keeper(&self, secret: &SecretMeta) -> Option<ObjectKey> {
-        let namespace = secret.namespace()?;
-        let name = secret.name_any();
-        let owner = secret
-            .owner_references()
-            .iter()
-            .find(|owner| owner.kind == KIND && owner.api_version.split('/').next() == Some(GROUP));
-        let owner = owner.map(|owner| ObjectKey {
-            namespace: namespace.clone(),
-            name: owner.name.clone(),
-        });
-        owner
-            .filter(|key| self.objects.keeps(key, &name))
-            .or_else(|| self.objects.keeper_of(&namespace, &name))
+    fn secret_changed(
+        &self,
+        key: &ObjectKey,
+        name: Option<&str>,
+        version: Option<&str>,
+        by: Option<String>,
+    ) {
+        if self.objects.secret_changed(key, name, version, by) {
+            self.queue.schedule(key, self.clock.now());
+        }
     }
+}
+
+/// The field manager, other than acrcred, that wrote last.
+fn last_manager(secret: &SecretMeta) -> Option<String> {
+    let others = secret
+        .managed_fields()
+        .iter()
+        .filter(|fields| fields.manager.as_deref() != Some(FIELD_MANAGER));
+    let last = others.max_by_key(|fields| fields.time.as_ref().map(|time| time.0))?;
+    last.manager.clone()
 }

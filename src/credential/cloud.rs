@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::clouds::is_domain;
+use super::names::is_domain;
 
 /// An Azure cloud, named as `az cloud list` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,53 +1,15 @@
 //! The clouds that the operator enabled, and the login servers that they make trustworthy.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
-use super::login_server::{is_host, is_registry_name};
-use super::{Audience, Authority, Cloud, LoginServer, LoginServerError};
-
-/// A cloud whose registries may be sent tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EnabledCloud {
-    /// Under which its registries stand.
-    pub suffix: RegistrySuffix,
-    /// Where its identities sign in.
-    pub authority: Authority,
-    /// The audience of its Entra tokens.
-    pub audience: Audience,
-}
+use super::enabled_cloud::{EnabledCloud, name_under};
+use super::login_server::is_registry_name;
+use super::names::is_subdomain;
+use super::{Audience, Cloud, LoginServer, LoginServerError};
 
 /// The enabled clouds. They alone make a [`LoginServer`], so that no other host is ever sent a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clouds(Vec<Arc<EnabledCloud>>);
-
-/// The domain of a cloud's registries, such as `azurecr.io`: lower case, without a dot at either end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RegistrySuffix(String);
-
-/// Indicates that a text is no suffix.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("is not a lower-case domain of at least two labels, such as azurecr.example.com")]
-pub struct RegistrySuffixError;
-
-// === impl EnabledCloud ===
-
-impl EnabledCloud {
-    /// One of Azure's own clouds, signing in at `authority`.
-    pub fn built_in(cloud: Cloud, authority: Authority) -> Self {
-        Self {
-            suffix: RegistrySuffix(cloud.registry_suffix().to_owned()),
-            authority,
-            audience: Audience::default(),
-        }
-    }
-}
-
-impl From<Cloud> for EnabledCloud {
-    fn from(cloud: Cloud) -> Self {
-        Self::built_in(cloud, cloud.default_authority())
-    }
-}
 
 // === impl Clouds ===
 
@@ -70,7 +32,7 @@ impl Clouds {
     /// The registry at `host`. The first enabled cloud that has it under its suffix decides where its
     /// identities sign in, and with which audience.
     pub fn login_server(&self, host: &str) -> Result<LoginServer, LoginServerError> {
-        if !is_host(host) {
+        if !is_subdomain(host) {
             return Err(LoginServerError::NotAHost);
         }
         let found = self
@@ -118,49 +80,10 @@ impl Default for Clouds {
     }
 }
 
-// === impl RegistrySuffix ===
-
-impl RegistrySuffix {
-    /// The domain, without a leading dot.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn name_of<'a>(&self, host: &'a str) -> Option<&'a str> {
-        name_under(&self.0, host)
-    }
-}
-
-impl FromStr for RegistrySuffix {
-    type Err = RegistrySuffixError;
-
-    /// With or without the leading dot with which `az cloud show` prints it.
-    fn from_str(text: &str) -> Result<Self, RegistrySuffixError> {
-        let suffix = text.strip_prefix('.').unwrap_or(text);
-        if is_domain(suffix) {
-            Ok(Self(suffix.to_owned()))
-        } else {
-            Err(RegistrySuffixError)
-        }
-    }
-}
-
-/// A host name of two labels or more that no client takes for an address.
-pub(super) fn is_domain(text: &str) -> bool {
-    let is_punycode = text.split('.').any(|label| label.starts_with("xn--"));
-    let top = text.rsplit_once('.').map(|(_, top)| top);
-    let is_name = top.is_some_and(|top| top.starts_with(|c: char| c.is_ascii_lowercase()));
-    is_host(text) && is_name && !is_punycode
-}
-
-/// What stands before `suffix` in `host`, cut at a dot.
-fn name_under<'a>(suffix: &str, host: &'a str) -> Option<&'a str> {
-    host.strip_suffix(suffix)?.strip_suffix('.')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::{Authority, RegistrySuffix, RegistrySuffixError};
 
     fn private(suffix: &str) -> EnabledCloud {
         EnabledCloud {

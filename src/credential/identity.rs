@@ -1,12 +1,11 @@
-//! Who asks for a credential, and the credential that comes of it.
+//! Who asks for a credential.
 
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
-
 use super::lifetime::payload;
-use super::{Authority, Digest, Lifetime, LoginServer, Scope, Token};
+use super::names::{is_guid, is_subdomain, shortened};
+use super::Token;
 
 /// Whom an access token or assertion is for, without the `/.default` of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +32,7 @@ pub enum InvalidId {
 
 /// What Entra compares with a federated identity credential: the claims of an assertion, unverified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Federation {
+pub struct AssertionClaims {
     /// `iss`, exactly as stated: a trailing slash counts.
     pub issuer: String,
     /// The rest.
@@ -51,30 +50,26 @@ pub struct Subject {
     pub audience: String,
 }
 
-/// An identity as Entra knows it: with `audience`, everything that decides what it may get.
+/// An identity as Entra knows it. The login server's cloud says where it signs in and for which audience.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Where it signs in.
-    pub authority: Authority,
     /// Its tenant.
     pub tenant_id: TenantId,
     /// Its application.
     pub client_id: ClientId,
-    /// The audience to ask an Entra token for.
-    pub audience: Audience,
     /// Whose assertion proves it.
     pub subject: Subject,
+    /// Whether it is acrcred's own or that of a `ServiceAccount` of the object's namespace.
+    pub principal: Principal,
 }
 
-/// An ACR token and when it works. The user name is always the zero GUID.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credential {
-    /// The refresh token, or a token limited to repositories.
-    pub token: Token,
-    /// When it works.
-    pub lifetime: Lifetime,
-    /// When it came, which its `iat` may put otherwise.
-    pub received_at: Timestamp,
+/// Whose identity a credential is issued to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Principal {
+    /// acrcred's own (the controller identity).
+    Controller,
+    /// A `ServiceAccount` of the object's namespace.
+    ServiceAccount,
 }
 
 // === impl Audience ===
@@ -146,7 +141,7 @@ impl FromStr for TenantId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if is_guid(text) || is_domain(text) {
+        if is_guid(text) || is_tenant_domain(text) {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
             Err(InvalidId::Tenant(shortened(text)))
@@ -154,39 +149,17 @@ impl FromStr for TenantId {
     }
 }
 
-fn is_guid(text: &str) -> bool {
-    let groups: Vec<&str> = text.split('-').collect();
-    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
-        && groups
-            .iter()
-            .all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
+/// A domain of two labels or more, in either case.
+fn is_tenant_domain(text: &str) -> bool {
+    text.contains('.') && is_subdomain(&text.to_ascii_lowercase())
 }
 
-fn is_domain(text: &str) -> bool {
-    text.len() <= 253
-        && text.contains('.')
-        && text.split('.').all(|label| {
-            !label.is_empty()
-                && label.len() <= 63
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        })
-}
+// === impl AssertionClaims ===
 
-/// Enough of a user's text to recognise it, free of control characters.
-fn shortened(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(64).collect()
-}
-
-// === impl Federation ===
-
-impl Federation {
+impl AssertionClaims {
     /// Reads the claims of a Kubernetes `ServiceAccount` token; `None` where it is not one, or is for several
     /// audiences at once.
-    pub fn of_assertion(assertion: &Token) -> Option<Self> {
+    pub fn of(assertion: &Token) -> Option<Self> {
         let claims = payload(assertion.expose())?;
         let text = |claim: &str| claims.get(claim)?.as_str().map(str::to_owned);
         let audience = claims.get("aud")?;
@@ -212,21 +185,14 @@ impl Federation {
     }
 }
 
-// === impl Identity ===
+// === impl Principal ===
 
-impl Identity {
-    /// Tells a change that needs a new token from one that does not. The UID is left out: Entra does
-    /// not see it, and a reinstalled acrcred must not mint everything anew.
-    pub fn digest(&self, server: &LoginServer, scope: &Scope) -> Digest {
-        let parts = [
-            self.authority.as_str(),
-            self.tenant_id.as_str(),
-            self.client_id.as_str(),
-            self.audience.as_str(),
-            &self.subject.name,
-            server.as_str(),
-        ];
-        Digest::of_parts(parts.into_iter().chain(scope.names()))
+impl Principal {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::ServiceAccount => "serviceaccount",
+        }
     }
 }
 
@@ -286,11 +252,11 @@ mod tests {
         let payload = r#"{"iss":"https://i.example/","sub":"system:serviceaccount:ns:sa","aud":["api://AzureADTokenExchange"],"kubernetes.io":{"serviceaccount":{"name":"sa","uid":"u-1"}}}"#;
         let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload);
         let federation =
-            Federation::of_assertion(&Token::new(format!("e30.{encoded}.c2ln"))).unwrap();
+            AssertionClaims::of(&Token::new(format!("e30.{encoded}.c2ln"))).unwrap();
         assert_eq!(federation.issuer, "https://i.example/");
         assert_eq!(federation.subject.name, "system:serviceaccount:ns:sa");
         assert_eq!(federation.subject.audience, "api://AzureADTokenExchange");
         assert_eq!(federation.subject.service_account_uid, "u-1");
-        assert_eq!(Federation::of_assertion(&Token::new("opaque".into())), None);
+        assert_eq!(AssertionClaims::of(&Token::new("opaque".into())), None);
     }
 }

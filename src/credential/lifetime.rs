@@ -11,6 +11,9 @@ pub const MAX_LIFE: SignedDuration = SignedDuration::from_hours(24);
 /// then has the same life as it had on arrival.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
 
+/// A wall clock that moves further than this against the monotonic clock was set: what it dated is judged again.
+pub const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(5);
+
 /// Refreshes are spread over this part of a life, so that objects which share a credential do not all
 /// come at once; a shared one is handed on only while younger than that window.
 pub const JITTER_FRACTION: f64 = 0.1;
@@ -100,15 +103,35 @@ impl Lifetime {
         }
     }
 
-    /// Of a token found in a Secret: it began when it was issued, or, where that is unknown or claims
-    /// to be in the future, when it was first seen.
-    pub fn found(claims: Claims, first_seen: Timestamp) -> Self {
-        let start = claims
-            .issued_at
-            .map_or(first_seen, |iat| iat.min(first_seen));
+    /// Of a token that an earlier process wrote, as it recorded it. The record is believed within `limit` of
+    /// now: it never lasts longer than the token can, whatever the record or a changed clock says.
+    pub fn recorded(issued_at: Timestamp, expires_at: Timestamp, limit: SignedDuration, now: Timestamp) -> Self {
+        let stated = expires_at.duration_since(issued_at).max(SignedDuration::ZERO);
         Self {
-            start,
-            end: claims.expires_at.min(saturating_add(start, MAX_LIFE)),
+            start: issued_at.min(now),
+            end: expires_at.min(saturating_add(now, stated.min(limit))),
+        }
+    }
+
+    /// As judged after the clock was set back to `now`: it began by now, and is no longer than it was.
+    #[must_use]
+    pub fn by(self, now: Timestamp) -> Self {
+        if self.start <= saturating_add(now, CLOCK_STEP) {
+            return self;
+        }
+        Self {
+            start: now,
+            end: self.end.min(saturating_add(now, self.length())),
+        }
+    }
+
+    /// The same in whole seconds, as a status records it.
+    #[must_use]
+    pub fn in_whole_seconds(self) -> Self {
+        let floor = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+        Self {
+            start: floor(self.start),
+            end: floor(self.end),
         }
     }
 
@@ -219,31 +242,19 @@ mod tests {
     }
 
     #[test]
-    fn a_token_read_back_has_the_life_that_it_had_on_arrival() {
-        let claims = Claims {
-            expires_at: at(1_800_010_800),
-            issued_at: Some(at(1_800_000_000)),
+    fn a_recorded_life_is_believed_within_its_limit_of_now() {
+        let limit = SignedDuration::from_mins(195);
+        let recorded = |from, to, now| {
+            let life = Lifetime::recorded(at(from), at(to), limit, at(now));
+            (life.start.as_second(), life.end.as_second())
         };
-        let arrival = at(1_800_000_002);
-        let later = at(1_800_005_000);
+        assert_eq!(recorded(1_000, 11_800, 5_000), (1_000, 11_800));
+        assert_eq!(recorded(0, 999_999, 5_000), (0, 5_000 + 195 * 60), "forged");
         assert_eq!(
-            Lifetime::received(claims, arrival),
-            Lifetime::found(claims, later)
+            recorded(20_000, 30_800, 5_000),
+            (5_000, 15_800),
+            "the clock went back: no longer than it was issued for"
         );
-    }
-
-    #[test]
-    fn a_found_token_does_not_grow_younger() {
-        let claims = Claims {
-            expires_at: at(10_800),
-            issued_at: Some(at(0)),
-        };
-        assert_eq!(Lifetime::found(claims, at(5_000)).start, at(0));
-        assert_eq!(Lifetime::found(claims, at(5_000)).end, at(10_800));
-        let unknown = Claims {
-            issued_at: None,
-            ..claims
-        };
-        assert_eq!(Lifetime::found(unknown, at(5_000)).start, at(5_000));
+        assert_eq!(recorded(9_000, 1_000, 5_000), (5_000, 1_000), "nonsense is expired");
     }
 }

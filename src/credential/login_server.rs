@@ -38,9 +38,6 @@ pub enum LoginServerError {
     CloudNotEnabled(Cloud),
 }
 
-const MAX_HOST: usize = 253;
-const MAX_LABEL: usize = 63;
-
 // === impl LoginServer ===
 
 impl LoginServer {
@@ -66,6 +63,11 @@ impl LoginServer {
     pub fn audience(&self) -> &Audience {
         &self.cloud.audience
     }
+
+    /// The cloud that it belongs to.
+    pub fn cloud(&self) -> &Arc<EnabledCloud> {
+        &self.cloud
+    }
 }
 
 impl fmt::Display for LoginServer {
@@ -74,26 +76,11 @@ impl fmt::Display for LoginServer {
     }
 }
 
-/// Labels of letters, digits and hyphens in lower case, with dots between them.
-pub(super) fn is_host(text: &str) -> bool {
-    text.len() <= MAX_HOST && text.split('.').all(is_label)
-}
-
 /// What stands before the suffix: `NAME` or `NAME.REGION.geo`, nothing of it punycode (ADR 12).
 pub(super) fn is_registry_name(name: &str) -> bool {
     let labels: Vec<&str> = name.split('.').collect();
     let is_punycode = labels.iter().any(|label| label.starts_with("xn--"));
     matches!(labels[..], [_] | [_, _, "geo"]) && !is_punycode
-}
-
-/// A DNS label (RFC 1123) in lower case.
-fn is_label(label: &str) -> bool {
-    (1..=MAX_LABEL).contains(&label.len())
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-        && label
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 #[cfg(test)]

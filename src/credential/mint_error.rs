@@ -1,17 +1,10 @@
 //! Why a credential could not be minted, in our own words.
 
-use std::fmt;
-
 use jiff::SignedDuration;
 
-use super::Missing;
-use super::catalogue::{Failure, LOOP_DETECTED};
 
 /// No `Retry-After` holds us back longer.
 pub const RETRY_AFTER_CAP: SignedDuration = SignedDuration::from_mins(15);
-/// Entra wants no request for minutes once it saw a loop, and does not say how many.
-const LOOP_PAUSE: SignedDuration = SignedDuration::from_mins(5);
-
 /// The step that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hop {
@@ -111,6 +104,10 @@ pub enum Class {
     /// Somebody must change something in the cluster, where looking again is cheap: exponential.
     Awaited,
 }
+
+/// Some of at most 64 [`Repositories`](super::Repositories), by their place among them: it can name nothing that was not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing(pub(super) u64);
 
 /// A failed mint. Holds numbers only: whatever an upstream wrote could echo a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,164 +230,8 @@ impl MintError {
         }
     }
 
-    /// Of an answer of Entra that is not 2xx. The status decides first, the code refines
-    /// (learn.microsoft.com, "Microsoft Entra authentication and authorization error codes").
-    pub fn entra(status: u16, codes: &[u32], retry_after: Option<SignedDuration>) -> Self {
-        let known = codes
-            .iter()
-            .find_map(|&code| Some((code, Failure::by_code(code)?.cause)));
-        let (code, cause) = match (cause_of_status(Hop::Entra, status), known) {
-            (Cause::EntraRefused, Some((code, cause))) => (Some(code), cause),
-            (cause, _) => (codes.first().copied(), cause),
-        };
-        let pause = (code == Some(LOOP_DETECTED)).then_some(LOOP_PAUSE);
-        Self {
-            status: Some(status),
-            code,
-            retry_after: retry_after.or(pause).map(cap),
-            ..Self::new(Hop::Entra, cause)
-        }
-    }
-
-    /// Of an answer of the registry that is not 2xx.
-    pub fn registry(hop: Hop, status: u16, retry_after: Option<SignedDuration>) -> Self {
-        Self {
-            status: Some(status),
-            retry_after: retry_after.map(cap),
-            ..Self::new(hop, cause_of_status(hop, status))
-        }
-    }
-
-    /// How it is retried.
-    pub fn class(&self) -> Class {
-        Failure::of(self).map_or(Class::Retryable, |failure| failure.class)
-    }
-
     /// Whether a fresh assertion may help at once.
     pub fn wants_fresh_assertion(&self) -> bool {
         self.cause == Cause::AssertionRefused
-    }
-}
-
-fn cap(retry_after: SignedDuration) -> SignedDuration {
-    retry_after.clamp(SignedDuration::ZERO, RETRY_AFTER_CAP)
-}
-
-fn cause_of_status(hop: Hop, status: u16) -> Cause {
-    Failure::by_status(hop, status).map_or(Cause::Malformed, |failure| failure.cause)
-}
-
-impl fmt::Display for MintError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = match self.hop {
-            Hop::Assertion => "Assertion",
-            Hop::Entra => "Microsoft Entra",
-            Hop::Exchange => "Token exchange",
-            Hop::Token => "Repository token",
-        };
-        f.write_str(who)?;
-        match (self.status, self.code) {
-            (Some(status), Some(code)) => write!(f, " (HTTP {status}, AADSTS{code})")?,
-            (Some(status), None) => write!(f, " (HTTP {status})")?,
-            (None, _) => {}
-        }
-        match Failure::of(self) {
-            Some(failure) => write!(f, ": {failure}"),
-            None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_status_decides_before_the_code() {
-        for (status, codes, cause, code) in [
-            (429, &[700_213][..], Cause::Throttled, Some(700_213)),
-            (503, &[700_213], Cause::Unavailable, Some(700_213)),
-            (408, &[90_002], Cause::Unavailable, Some(90_002)),
-            (307, &[90_002], Cause::Malformed, Some(90_002)),
-            (204, &[90_002], Cause::Malformed, Some(90_002)),
-            (401, &[90_002], Cause::UnknownIdentity, Some(90_002)),
-            // The first code that is known says most.
-            (400, &[1, 90_002], Cause::UnknownIdentity, Some(90_002)),
-            (400, &[1, 2], Cause::EntraRefused, Some(1)),
-            (400, &[], Cause::EntraRefused, None),
-        ] {
-            let error = MintError::entra(status, codes, None);
-            assert_eq!(
-                (error.cause, error.code),
-                (cause, code),
-                "{status} {codes:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_registry_is_told_by_its_status() {
-        for (status, cause, class) in [
-            (400, Cause::RequestRefused, Class::Terminal),
-            (401, Cause::RegistryRefused, Class::Propagation),
-            (403, Cause::RegistryForbidden, Class::Propagation),
-            (404, Cause::Malformed, Class::Retryable),
-            (408, Cause::Unavailable, Class::Retryable),
-            (429, Cause::Throttled, Class::Retryable),
-            (302, Cause::Malformed, Class::Retryable),
-            (500, Cause::Unavailable, Class::Retryable),
-            (999, Cause::Unavailable, Class::Retryable),
-        ] {
-            let error = MintError::registry(Hop::Exchange, status, None);
-            assert_eq!((error.cause, error.class()), (cause, class), "{status}");
-        }
-    }
-
-    #[test]
-    fn a_loop_is_answered_with_minutes_of_silence() {
-        let seen = MintError::entra(400, &[LOOP_DETECTED], None);
-        assert_eq!(seen.retry_after, Some(LOOP_PAUSE));
-        let other = MintError::entra(400, &[90_055], None);
-        assert_eq!(other.retry_after, None);
-    }
-
-    #[test]
-    fn only_an_assertion_that_was_refused_as_such_is_minted_anew() {
-        for (code, anew) in [
-            (700_024, true),
-            (500_133, true),
-            (50_012, true),
-            (50_013, true),
-            (700_027, false),
-            (700_213, false),
-        ] {
-            let error = MintError::entra(401, &[code], None);
-            assert_eq!(error.wants_fresh_assertion(), anew, "{code}");
-        }
-        // A server that fails is not asked twice, whatever code it gives.
-        assert!(!MintError::entra(503, &[700_024], None).wants_fresh_assertion());
-    }
-
-    #[test]
-    fn a_retry_after_of_a_year_is_capped() {
-        let year = Some(SignedDuration::from_hours(24 * 365));
-        assert_eq!(
-            MintError::entra(429, &[], year).retry_after,
-            Some(RETRY_AFTER_CAP)
-        );
-        let past = Some(SignedDuration::from_secs(-1));
-        assert_eq!(
-            MintError::registry(Hop::Exchange, 429, past).retry_after,
-            Some(SignedDuration::ZERO)
-        );
-    }
-
-    #[test]
-    fn the_text_names_hop_status_and_code() {
-        let text = MintError::entra(401, &[700_213], None).to_string();
-        assert!(
-            text.starts_with("Microsoft Entra (HTTP 401, AADSTS700213): no federated"),
-            "{text}"
-        );
     }
 }

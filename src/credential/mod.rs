@@ -5,25 +5,28 @@ mod catalogue;
 mod cloud;
 mod clouds;
 mod docker_config;
+mod enabled_cloud;
 #[cfg(test)]
 mod fuzz;
 mod identity;
+mod issued_for;
 mod lifetime;
 mod login_server;
 mod mint_error;
+pub mod names;
 mod scope;
 mod token;
 
 pub use catalogue::{Failure, When, Who, catalogue};
 pub use cloud::{Authority, AuthorityError, Cloud, CustomAuthorityError, UnknownCloud};
-pub use clouds::{Clouds, EnabledCloud, RegistrySuffix, RegistrySuffixError};
-pub use docker_config::{DockerConfig, DockerConfigError};
-pub use identity::{
-    Audience, ClientId, Credential, Federation, Identity, InvalidId, Subject, TenantId,
-};
+pub use clouds::Clouds;
+pub use docker_config::DockerConfig;
+pub use enabled_cloud::{EnabledCloud, RegistrySuffix, RegistrySuffixError};
+pub use identity::{AssertionClaims, Audience, ClientId, Identity, InvalidId, Principal, Subject, TenantId};
+pub use issued_for::{Credential, IssuedFor, MintRequest};
 pub(crate) use lifetime::saturating_add;
-pub use lifetime::{Claims, ClaimsError, JITTER_FRACTION, Lifetime, MAX_LIFE};
+pub use lifetime::{CLOCK_STEP, Claims, ClaimsError, JITTER_FRACTION, Lifetime, MAX_LIFE};
 pub use login_server::{LoginServer, LoginServerError};
-pub use mint_error::{Cause, Class, Hop, MintError, Mismatch, RETRY_AFTER_CAP};
-pub use scope::{Granted, Missing, Repositories, RepositoriesError, Scope};
+pub use mint_error::{Cause, Class, Hop, Missing, MintError, Mismatch, RETRY_AFTER_CAP};
+pub use scope::{Granted, Repositories, RepositoriesError, Scope};
 pub use token::{Digest, Token};

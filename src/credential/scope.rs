@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::lifetime::payload;
-use super::{Cause, Hop, MintError, Token};
+use super::mint_error::{Cause, Hop, Missing, MintError};
+use super::Token;
 
 /// What a credential may be used for at its registry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,10 +31,6 @@ pub enum RepositoriesError {
     #[error("must name each repository in full, such as team/app, without wildcard, tag or digest")]
     Name,
 }
-
-/// Some of at most 64 [`Repositories`], by their place among them: it can name nothing that was not asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Missing(u64);
 
 /// What a token of a registry says that it may be used for, unverified: the registry judges the signature.
 #[derive(Clone, Debug, PartialEq, Eq)]

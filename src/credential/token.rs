@@ -55,9 +55,10 @@ impl Digest {
         Self(hex(&hasher.finalize()))
     }
 
-    /// A digest as an annotation states it. Any text is taken: one that is no digest equals none.
-    pub fn stated(text: &str) -> Self {
-        Self(text.to_owned())
+    /// A number in `[0, 1)` that depends on the whole digest's input: the same input gives the same number.
+    pub fn fraction(&self) -> f64 {
+        let top = self.0.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        f64::from(top.unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// Lower-case hex, 64 characters.

@@ -1,8 +1,7 @@
 //! What an object may get: checked before any cache or network.
 
-use jiff::Timestamp;
-
-use super::{Observed, Ownership, Refusal, SecretState};
+use super::facts::Facts;
+use super::problem::Problem;
 use crate::api::{Reason, Registry};
 use crate::credential::{LoginServer, LoginServerError, Repositories, Scope};
 
@@ -15,72 +14,32 @@ pub struct Entitlement {
     pub scope: Scope,
 }
 
-/// Why nothing is minted for the object at all, if so.
-pub(super) fn blocked(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
-    unsupported_field(observed).or_else(|| unusable_secret(observed, now))
-}
-
-/// A field that narrows or redirects what is minted must not be ignored: the object would get more than
-/// it asked for.
-fn unsupported_field(observed: &Observed<'_>) -> Option<Refusal> {
-    let spec = &observed.object.spec;
-    spec.attach.as_ref().map(|_| Refusal {
+/// Why nothing is minted for the object at all, if so: a field that narrows or redirects what is minted must not be
+/// ignored.
+pub(super) fn unsupported(facts: &Facts) -> Option<Problem> {
+    facts.object.spec.attach.as_ref().map(|_| Problem {
         reason: Reason::FieldNotSupported,
-        message: "spec.attach is not served by this version of acrcred, and nothing is minted for an object that sets it; remove it or upgrade".to_owned(),
+        message: "spec.attach is not supported by this version of acrcred. Remove it, or upgrade acrcred.".to_owned(),
+        needs_action: true,
     })
 }
 
-fn unusable_secret(observed: &Observed<'_>, now: Timestamp) -> Option<Refusal> {
-    let name = observed.object.secret_name();
-    let owner = observed.object.metadata.name.as_deref().unwrap_or_default();
-    let namespace = observed
-        .object
-        .metadata
-        .namespace
-        .as_deref()
-        .unwrap_or_default();
-    let not_owned = || Refusal {
-        reason: Reason::SecretNotOwned,
-        message: format!(
-            "Secret {name} exists and does not belong to this AcrCredential; delete it, or hand it over, which replaces all that it holds, with: kubectl annotate secret {name} --namespace {namespace} acrcred.dev/adopt={owner}; acrcred looks again at the next sweep, or when this object changes"
-        ),
-    };
-    let snapshot = match &observed.secret {
-        SecretState::Absent => return None,
-        SecretState::Hidden => return Some(not_owned()),
-        SecretState::Present(snapshot) => snapshot,
-    };
-    let (reason, message) = match snapshot.ownership(observed.object, now) {
-        Ownership::Foreign => return Some(not_owned()),
-        Ownership::AwaitingDeletion => (
-            Reason::AwaitingSecretDeletion,
-            format!(
-                "Secret {name} belongs to a deleted AcrCredential of this name and awaits garbage collection"
-            ),
-        ),
-        Ownership::Ours | Ownership::Adoptable if !snapshot.is_docker_config => (
-            Reason::SecretTypeMismatch,
-            format!(
-                "Secret {name} is not of type kubernetes.io/dockerconfigjson, and a type cannot be changed; delete it"
-            ),
-        ),
-        Ownership::Ours | Ownership::Adoptable if snapshot.is_immutable => (
-            Reason::SecretImmutable,
-            format!("Secret {name} is marked immutable, so it cannot be refreshed; delete it"),
-        ),
-        Ownership::Ours | Ownership::Adoptable => return None,
-    };
-    Some(Refusal { reason, message })
+/// Whether the platform administrator lets the object use the controller identity for `server`.
+pub(super) fn may_use_controller_identity(facts: &Facts, server: &LoginServer) -> bool {
+    facts.settings.policy.allows(facts.namespace(), server)
 }
 
 /// What the object may get a credential for, or why not.
-pub(super) fn entitled(
-    observed: &Observed<'_>,
-    registry: &Registry,
-) -> Result<Entitlement, Refusal> {
-    let refuse = |reason, message| Err(Refusal { reason, message });
+pub(super) fn entitled(facts: &Facts, registry: &Registry) -> Result<Entitlement, Problem> {
+    let refuse = |reason, message| {
+        Err(Problem {
+            reason,
+            message,
+            needs_action: true,
+        })
+    };
     let text = &registry.server;
-    let server = match observed.settings.clouds.login_server(text) {
+    let server = match facts.settings.clouds.login_server(text) {
         Ok(server) => server,
         Err(error @ LoginServerError::CloudNotEnabled(_)) => {
             return refuse(Reason::RegistryNotAllowed, format!("{text} {error}"));
@@ -104,19 +63,12 @@ pub(super) fn entitled(
             );
         }
     };
-    let namespace = observed
-        .object
-        .metadata
-        .namespace
-        .as_deref()
-        .unwrap_or_default();
-    if observed.object.spec.identity.is_none()
-        && !observed.settings.policy.allows(namespace, &server)
-    {
+    if facts.object.spec.identity.is_none() && !may_use_controller_identity(facts, &server) {
+        let namespace = facts.namespace();
         return refuse(
             Reason::ControllerIdentityNotAllowed,
             format!(
-                "the operator does not allow namespace {namespace} to use the controller's identity for {server}; ask for --allow-controller-identity {namespace}/{server}"
+                "namespace {namespace} may not use the controller identity for {server}; ask the platform administrator for --allow-controller-identity {namespace}/{server}"
             ),
         );
     }

@@ -1,37 +1,54 @@
-//! A failed attempt in the words of the API. What it means and who must act stands in the catalogue of
+//! Failures in the terms of the API. What each means and who must act is in the catalogue of
 //! [`credential`](crate::credential::catalogue).
 
 use jiff::Timestamp;
 
-use super::{Attempt, Observed, Refusal, identity, not_granted, status};
+use super::backoff::Attempt;
+use super::facts::Facts;
+use super::identity::federation;
+use super::problem::Problem;
 use crate::api::Reason;
-use crate::credential::{Cause, Hop, MintError};
+use crate::credential::{Audience, Cause, Class, Hop, Identity, MintError, Repositories};
 
-/// What is wrong, and whether somebody must act.
-pub(super) fn problem(
-    observed: &Observed<'_>,
-    host: &str,
+/// What a failed attempt at a registry means for the object.
+pub(super) fn of_attempt(
+    facts: &Facts,
+    identity: &Result<Identity, MintError>,
+    server: &str,
     attempt: &Attempt,
     now: Timestamp,
-) -> (Refusal, bool) {
-    let error = told(observed, host, attempt.error);
-    let refusal = Refusal {
+) -> Problem {
+    let error = effective(facts, server, attempt.error);
+    Problem {
         reason: reason(error.cause),
         message: format!(
-            "{host}: {error}{}{}",
-            presented(observed, &error),
-            not_granted::said(observed, host, attempt),
+            "{server}: {error}{}{}",
+            identity_hint(facts, identity, &error),
+            missing_repositories(facts, server, attempt),
         ),
-    };
-    (refusal, attempt.is_terminal(now))
+        needs_action: attempt.is_terminal(now),
+    }
 }
 
-/// A registry does not say why it refuses a token; whoever asked for another audience than its own has likely
-/// brought it about.
-fn told(observed: &Observed<'_>, host: &str, error: MintError) -> MintError {
-    let is_other = || {
-        status::audience(observed, host).is_some_and(|audience| !audience.is_container_registry())
-    };
+/// What an identity that cannot be used means for one of the object's registries.
+pub(super) fn of_identity(
+    facts: &Facts,
+    identity: &Result<Identity, MintError>,
+    server: &str,
+    error: MintError,
+) -> Problem {
+    let hint = identity_hint(facts, identity, &error);
+    Problem {
+        reason: reason(error.cause),
+        message: format!("{server}: {error}{hint}"),
+        needs_action: matches!(error.class(), Class::Terminal | Class::Awaited),
+    }
+}
+
+/// A registry does not say why it refuses a token. One for another audience than its own is the likely cause.
+fn effective(facts: &Facts, server: &str, error: MintError) -> MintError {
+    let is_other =
+        || audience(facts, server).is_some_and(|audience| !audience.is_container_registry());
     match error.cause {
         Cause::RegistryRefused if is_other() => MintError {
             cause: Cause::ArmTokenRefused,
@@ -41,10 +58,20 @@ fn told(observed: &Observed<'_>, host: &str, error: MintError) -> MintError {
     }
 }
 
-/// Whose word did not count, where that helps.
-fn presented(observed: &Observed<'_>, error: &MintError) -> String {
-    let federation = identity::federation(observed);
-    let service_account = observed.object.spec.identity.as_ref();
+/// The audience of the Entra tokens that a registry is sent.
+pub(super) fn audience(facts: &Facts, server: &str) -> Option<Audience> {
+    let server = facts.settings.clouds.login_server(server).ok()?;
+    Some(server.audience().clone())
+}
+
+/// Whose token did not help, where that is of use.
+fn identity_hint(
+    facts: &Facts,
+    identity: &Result<Identity, MintError>,
+    error: &MintError,
+) -> String {
+    let federation = federation(facts, identity);
+    let service_account = facts.object.spec.identity.as_ref();
     match (error.cause, federation, service_account) {
         (Cause::Federation(_), Some(federation), _) => format!(
             " (presented: issuer {}, subject {}, audience {})",
@@ -59,7 +86,27 @@ fn presented(observed: &Observed<'_>, error: &MintError) -> String {
     }
 }
 
-/// The reason under which a cause is told.
+/// The repositories that the registry did not grant, as the spec names them: no upstream text is repeated. An
+/// attempt for another spec counts places in another list, and then none is named.
+fn missing_repositories(facts: &Facts, server: &str, attempt: &Attempt) -> String {
+    let object = &facts.object;
+    let is_of_this = attempt.is_of(object.metadata.generation);
+    let mut registries = object.spec.registries.iter();
+    let asked = registries
+        .find(|registry| registry.server == server && is_of_this)
+        .and_then(|registry| Repositories::new(registry.repositories.as_deref()?).ok());
+    let names: Vec<&str> = asked
+        .iter()
+        .flat_map(|asked| asked.named(attempt.error.missing))
+        .collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" (not granted: {})", names.join(", "))
+    }
+}
+
+/// The reason under which a cause is reported.
 pub fn reason(cause: Cause) -> Reason {
     match cause {
         Cause::NoServiceAccount => Reason::ServiceAccountNotFound,

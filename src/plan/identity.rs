@@ -1,194 +1,113 @@
-//! Whose identity mints for an object.
+//! Whose identity the credentials of an object are issued to.
 
-use kube::api::ObjectMeta;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{Entitlement, Entry, Observed};
-use crate::api::{
-    AUDIENCE_ANNOTATION, CLIENT_ID_ANNOTATION, FederationStatus, ServiceAccountIdentity,
-    TENANT_ID_ANNOTATION,
-};
-use crate::credential::{
-    Cause, ClientId, Hop, Identity, LoginServer, MintError, Subject, TenantId,
-};
+use super::backoff::Backoff;
+use super::facts::Facts;
+use super::service_account::{NamedAccount, ServiceAccountState};
+use crate::api::{FederationStatus, ServiceAccountIdentity};
+use crate::credential::{Cause, Hop, Identity, MintError, Principal, Subject};
 
-/// The `ServiceAccount` that an object names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ServiceAccountState {
-    /// Not read yet, or none is named.
-    #[default]
-    Unread,
-    /// There is none of that name.
-    Missing,
-    /// The API server does not let us read it.
-    Forbidden,
-    /// It reads like this.
-    Found(Box<ServiceAccountFacts>),
+/// What is known of the `ServiceAccount` that the object names now.
+pub(super) fn named(facts: &Facts) -> Option<&NamedAccount> {
+    let named = facts.object.spec.identity.as_ref()?;
+    let account = facts.account.as_ref()?;
+    (account.name == named.service_account_name).then_some(account)
 }
 
-/// What decisions need of a `ServiceAccount`. Its annotations are text that anybody may have written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceAccountFacts {
-    /// `metadata.uid`.
-    pub uid: String,
-    /// `azure.workload.identity/client-id`.
-    pub client_id: Option<String>,
-    /// `azure.workload.identity/tenant-id`.
-    pub tenant_id: Option<String>,
-    /// `acrcred.dev/audience`.
-    pub audience: Option<String>,
-}
-
-/// Longer than any value that can be used; the rest of a longer one is not kept.
-const LONGEST: usize = 300;
-
-/// Who asks Entra, wherever that is.
-struct Applicant {
-    client_id: ClientId,
-    tenant_id: TenantId,
-    subject: Subject,
-}
-
-// === impl ServiceAccountFacts ===
-
-impl ServiceAccountFacts {
-    /// Reads the metadata of a `ServiceAccount`.
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        let annotation = |key| {
-            let text = metadata.annotations.as_ref()?.get(key)?.trim();
-            (!text.is_empty()).then(|| text.chars().take(LONGEST).collect())
-        };
-        Self {
-            uid: metadata.uid.clone().unwrap_or_default(),
-            client_id: annotation(CLIENT_ID_ANNOTATION),
-            tenant_id: annotation(TENANT_ID_ANNOTATION),
-            audience: annotation(AUDIENCE_ANNOTATION),
-        }
+/// The identity that credentials of the object are issued to.
+pub(super) fn identity(facts: &Facts) -> Result<Identity, MintError> {
+    match &facts.object.spec.identity {
+        Some(named) => impersonated(facts, named),
+        None => own(facts),
     }
 }
 
-/// The identity that mints for `server`.
-pub(super) fn identity(
-    observed: &Observed<'_>,
-    server: &LoginServer,
-) -> Result<Identity, MintError> {
-    let Applicant {
+/// Whether the identity is known to be gone or unusable: credentials that were issued to it go too.
+pub(super) fn is_gone(facts: &Facts, identity: &Result<Identity, MintError>) -> bool {
+    facts.object.spec.identity.is_some()
+        && matches!(identity, Err(error) if error.cause.ends_entitlement())
+}
+
+/// The federated credential that Entra needs, as far as it is known.
+pub(super) fn federation(
+    facts: &Facts,
+    identity: &Result<Identity, MintError>,
+) -> Option<FederationStatus> {
+    let before = facts.object.status.as_ref().and_then(|status| status.identity.as_ref());
+    let Identity {
         client_id,
         tenant_id,
         subject,
-    } = applicant(observed)?;
-    Ok(Identity {
-        authority: server.authority().clone(),
-        tenant_id,
-        client_id,
-        audience: server.audience().clone(),
-        subject,
-    })
-}
-
-/// Whether an entry of the Secret is, as far as we know, the controller's, while the object names another identity
-/// and is not, or no more, allowed the controller's.
-pub(super) fn is_withdrawn(
-    observed: &Observed<'_>,
-    entitlement: &Entitlement,
-    entry: Option<&Entry>,
-) -> bool {
-    let object = observed.object;
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    object.spec.identity.is_some()
-        && !observed
-            .settings
-            .policy
-            .allows(namespace, &entitlement.server)
-        && !entry.is_some_and(|entry| entry.impersonated)
-}
-
-/// Whether the object's identity is known to be gone or unusable: what was minted with it goes too.
-pub(super) fn is_forfeited(observed: &Observed<'_>) -> bool {
-    observed.object.spec.identity.is_some()
-        && matches!(applicant(observed), Err(error) if error.cause.ends_entitlement())
-}
-
-/// What Entra must be told to trust, as far as it is known.
-pub(super) fn federation(observed: &Observed<'_>) -> Option<FederationStatus> {
-    let before = observed
-        .object
-        .status
-        .as_ref()
-        .and_then(|status| status.identity.as_ref());
-    let Applicant {
-        client_id,
-        tenant_id,
-        subject,
-    } = match applicant(observed) {
-        Ok(applicant) => applicant,
-        // Not told for the moment: what was known is as good as it was.
-        Err(error)
-            if observed.object.spec.identity.is_some() && !error.cause.ends_entitlement() =>
-        {
+        ..
+    } = match identity {
+        Ok(identity) => identity,
+        // Not known for the moment: what was known is as good as before.
+        Err(error) if facts.object.spec.identity.is_some() && !error.cause.ends_entitlement() => {
             return before.cloned();
         }
         Err(_) => return None,
     };
-    let own = observed.federation.as_ref().ok().map(|own| &own.issuer);
-    let learnt = observed.issuer.as_ref();
-    // After a change of the issuer, a file and the API server may speak of two.
-    let issuer = if observed.object.spec.identity.is_some() {
+    let own = facts.cluster.own.as_ref().ok().map(|own| &own.issuer);
+    let learnt = facts.cluster.issuer.as_ref();
+    // After a change of the issuer, the token file and the API server may name two.
+    let issuer = if facts.object.spec.identity.is_some() {
         learnt.or(own)
     } else {
         own.or(learnt)
     };
-    // Before the first assertion of this process, its predecessor's word is good enough to be shown.
+    // Until this process has held a token, what its predecessor saw is shown.
     let issuer = issuer.or(before.and_then(|before| before.issuer.as_ref()));
     Some(FederationStatus {
         issuer: issuer.cloned(),
-        subject: subject.name,
-        audience: subject.audience,
+        subject: subject.name.clone(),
+        audience: subject.audience.clone(),
         tenant_id: tenant_id.to_string(),
         client_id: client_id.to_string(),
     })
 }
 
-fn applicant(observed: &Observed<'_>) -> Result<Applicant, MintError> {
-    match &observed.object.spec.identity {
-        Some(named) => impersonated(observed, named),
-        None => own(observed),
-    }
-}
-
-fn own(observed: &Observed<'_>) -> Result<Applicant, MintError> {
-    let (client_id, tenant_id) = observed
-        .settings
-        .controller
-        .clone()
-        .ok_or_else(|| assertion_error(Cause::NoAssertion))?;
-    Ok(Applicant {
+fn own(facts: &Facts) -> Result<Identity, MintError> {
+    let controller = facts.settings.controller.clone();
+    let (client_id, tenant_id) =
+        controller.ok_or_else(|| assertion_error(Cause::NoAssertion))?;
+    Ok(Identity {
         client_id,
         tenant_id,
-        subject: observed.federation.clone()?.subject,
+        subject: facts.cluster.own.clone()?.subject,
+        principal: Principal::Controller,
     })
 }
 
-/// The object's own word, then the `ServiceAccount`'s. A client id is never assumed: the controller's would
-/// hand its rights to whoever names a `ServiceAccount`.
-fn impersonated(
-    observed: &Observed<'_>,
-    named: &ServiceAccountIdentity,
-) -> Result<Applicant, MintError> {
-    let account = match &observed.service_account {
-        ServiceAccountState::Found(account) => account,
-        ServiceAccountState::Missing => return Err(assertion_error(Cause::NoServiceAccount)),
-        ServiceAccountState::Forbidden => {
+/// The object's own ids, then those of the `ServiceAccount`. A client id is never assumed: the controller's would
+/// hand its rights to anyone who names a `ServiceAccount`.
+fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identity, MintError> {
+    let name =
+        format!("system:serviceaccount:{}:{}", facts.namespace(), named.service_account_name);
+    // The controller identity is for those whom the policy names, also where its token is in the cache.
+    match facts.cluster.is_own_user(&name) {
+        Some(false) => {}
+        Some(true) => return Err(assertion_error(Cause::ImpersonationForbidden)),
+        // Absence is not power: until acrcred knows its own name, it impersonates no ServiceAccount.
+        None => return Err(assertion_error(Cause::ApiServer)),
+    }
+    let account = match self::named(facts).map(|account| &account.state) {
+        Some(ServiceAccountState::Found(account)) => account,
+        Some(ServiceAccountState::Missing) => {
+            return Err(assertion_error(Cause::NoServiceAccount));
+        }
+        Some(ServiceAccountState::Forbidden) => {
             return Err(assertion_error(Cause::ImpersonationForbidden));
         }
-        ServiceAccountState::Unread => return Err(assertion_error(Cause::ApiServer)),
+        Some(ServiceAccountState::Unread) | None => {
+            return Err(assertion_error(Cause::ApiServer));
+        }
     };
-    let settings = observed.settings;
+    let settings = &facts.settings;
     let client_id = named.client_id.as_ref().or(account.client_id.as_ref());
     let client_id = client_id.ok_or_else(|| assertion_error(Cause::NoClientId))?;
     let tenant_id = match named.tenant_id.as_ref().or(account.tenant_id.as_ref()) {
-        Some(text) => text
-            .parse()
-            .map_err(|_| assertion_error(Cause::InvalidTenantId))?,
+        Some(text) => text.parse().map_err(|_| assertion_error(Cause::InvalidTenantId))?,
         None => settings
             .default_tenant_id
             .clone()
@@ -199,21 +118,8 @@ fn impersonated(
         Some(wanted) => allowed.iter().find(|allowed| *allowed == wanted),
         None => allowed.first(),
     };
-    let namespace = observed.object.metadata.namespace.as_deref();
-    let name = format!(
-        "system:serviceaccount:{}:{}",
-        namespace.unwrap_or_default(),
-        named.service_account_name
-    );
-    // The controller's own identity is for those whom the policy names, also where its token is in the cache.
-    let own = observed.federation.as_ref();
-    if own.is_ok_and(|own| own.subject.name == name) {
-        return Err(assertion_error(Cause::ImpersonationForbidden));
-    }
-    Ok(Applicant {
-        client_id: client_id
-            .parse()
-            .map_err(|_| assertion_error(Cause::InvalidClientId))?,
+    Ok(Identity {
+        client_id: client_id.parse().map_err(|_| assertion_error(Cause::InvalidClientId))?,
         tenant_id,
         subject: Subject {
             name,
@@ -222,9 +128,38 @@ fn impersonated(
                 .ok_or_else(|| assertion_error(Cause::AudienceNotAllowed))?
                 .clone(),
         },
+        principal: Principal::ServiceAccount,
     })
 }
 
 fn assertion_error(cause: Cause) -> MintError {
     MintError::new(Hop::Assertion, cause)
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// The `ServiceAccount` that the object names was read, or could not be.
+    pub fn account_read(&mut self, name: &str, state: Option<ServiceAccountState>, now: Timestamp) {
+        let previous = self.account.take().filter(|account| account.name == name);
+        let revision = self.revision(None);
+        let seed = format!("{}/{name}", self.uid());
+        let before = previous.as_ref().and_then(|previous| previous.failure.clone());
+        // No answer: what was known is as good as before.
+        let has_answer = state.is_some();
+        let (known, known_at) = previous.map(|account| (account.state, account.read_at)).unwrap_or_default();
+        self.account = Some(NamedAccount {
+            name: name.to_owned(),
+            state: state.unwrap_or(known),
+            read_at: if has_answer { Some(now) } else { known_at },
+            failure: None,
+        });
+        if !has_answer || identity(self).is_err() {
+            let none = SignedDuration::ZERO;
+            let failure = Backoff::after(before.as_ref(), revision, Backoff::retryable, none, &seed, now);
+            if let Some(account) = &mut self.account {
+                account.failure = Some(failure);
+            }
+        }
+    }
 }

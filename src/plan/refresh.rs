@@ -1,28 +1,22 @@
-//! Refreshes that somebody asked for, by the annotation `acrcred.dev/refresh`.
-
-use std::collections::BTreeSet;
+//! Refreshes that a user asks for with the annotation `acrcred.dev/refresh`.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::settle::Outcomes;
-use super::{Observed, SecretState, Snapshot};
 use crate::api::AcrCredential;
 use crate::credential::saturating_add;
 
-/// Somebody wants credentials that were received after this.
+/// A user wants credentials that are received after this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshRequest {
     /// The annotation's value.
     pub value: String,
-    /// What was received until then does not serve it.
+    /// A credential that was received before does not count.
     pub since: Timestamp,
-    /// Whether the status says that it was served.
+    /// Whether the status says that it is done.
     is_handled: bool,
-    /// Digests of the tokens that were received for it.
-    served_by: BTreeSet<String>,
 }
 
-/// An annotation that changes all the time is served this often at most.
+/// An annotation that changes all the time has an effect this often at most.
 const INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 
 // === impl RefreshRequest ===
@@ -58,46 +52,27 @@ impl RefreshRequest {
                     value: value.to_owned(),
                     since: not_before.map_or(since, |bound| bound.max(since)),
                     is_handled,
-                    served_by: BTreeSet::new(),
                 })
             }
         }
     }
 
-    /// Takes note of what was minted since it was made; what `secret` does not hold any more is forgotten.
-    pub fn serve(&mut self, outcomes: &Outcomes, secret: &SecretState) {
-        self.served_by.retain(|digest| secret.holds(digest));
-        let minted = outcomes.values().flatten();
-        self.served_by
-            .extend(minted.map(|minted| minted.token.digest().as_str().to_owned()));
+    /// When it was asked for, unless a credential that was received at `received_at` is new enough.
+    pub fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
+        let is_done = self.is_handled || received_at.is_some_and(|at| self.since <= at);
+        (!is_done).then_some(self.since)
     }
 }
 
-/// When a new credential for `host` was asked for, unless the Secret holds it already.
-pub(super) fn asked_at(
-    observed: &Observed<'_>,
-    snapshot: Option<&Snapshot>,
-    host: &str,
-) -> Option<Timestamp> {
-    let request = observed.refresh.as_ref()?;
-    let held = snapshot.and_then(|snapshot| snapshot.tokens.get(host));
-    let is_served =
-        held.is_some_and(|(token, _)| request.served_by.contains(token.digest().as_str()));
-    (!request.is_handled && !is_served).then_some(request.since)
-}
-
-/// The value to report as served: this request's if every one of `hosts` is, else what was reported before.
-pub(super) fn last_handled<'a>(
-    observed: &Observed<'_>,
-    snapshot: Option<&Snapshot>,
-    hosts: impl Iterator<Item = &'a str>,
+/// The value to report as done: the request's, if every registry has a credential that was received since, at the times
+/// of `received`.
+pub(super) fn last_handled(
+    request: Option<&RefreshRequest>,
+    mut received: impl Iterator<Item = Option<Timestamp>>,
 ) -> Option<String> {
-    let mut hosts = hosts.peekable();
-    let served = observed.refresh.as_ref().filter(|_| {
-        hosts.peek().is_some() && hosts.all(|host| asked_at(observed, snapshot, host).is_none())
-    });
-    let before = observed.object.status.as_ref();
-    served
-        .map(|request| request.value.clone())
-        .or_else(|| before?.last_handled_refresh.clone())
+    let request = request?;
+    // At least one, or nothing was refreshed.
+    let first = received.next()?;
+    let is_done = request.asked_at(first).is_none() && received.all(|at| request.asked_at(at).is_none());
+    is_done.then(|| request.value.clone())
 }

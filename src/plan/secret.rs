@@ -1,65 +1,32 @@
-//! The Secret as it should be, and the write that gets it there.
+//! The Secret as it should be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::ObjectMeta;
 
-use super::minted::{Minted, MintedEntry};
-use super::snapshot::{PAYLOAD_KEY, SECRET_TYPE, Snapshot};
+use super::entry::Issued;
+use super::facts::Facts;
+use super::secret_call::{SecretVersion, SecretWrite};
 use crate::api::{
-    AcrCredential, FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL, MINTED_ANNOTATION,
-    OWNER_UID_ANNOTATION, SecretTemplate,
+    FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL, OWNER_ANNOTATION, SecretTemplate, VELERO_LABEL,
 };
-use crate::credential::{DockerConfig, Token};
+use crate::credential::names::is_subdomain;
+use crate::credential::{Digest, DockerConfig};
 
-/// Longest name of a label or annotation, and value of a label.
+const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
+const PAYLOAD_KEY: &str = ".dockerconfigjson";
+/// The longest name part of a qualified name, and the longest label value.
 const MAX_NAME: usize = 63;
-/// Longest domain before a name.
-const MAX_DOMAIN: usize = 253;
 
-/// One write to the Secret. Every one but the creation names the UID and resource version that it is
-/// meant for, so that a Secret which was replaced meanwhile is left alone.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SecretWrite {
-    /// POST; a conflict means that there is one after all.
-    Create(Box<Secret>),
-    /// Server-side apply.
-    Apply(Box<Secret>),
-    /// Merge patch.
-    Remove(Removal),
-}
-
-/// Labels and annotations that the spec no longer asks for. Apply cannot remove what the POST set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Removal {
-    /// UID of the Secret that is meant.
-    pub uid: String,
-    /// Its resource version.
-    pub resource_version: String,
-    /// Keys of labels.
-    pub labels: Vec<String>,
-    /// Keys of annotations.
-    pub annotations: Vec<String>,
-}
-
-/// An entry as it should be.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct DesiredEntry {
-    pub token: Token,
-    /// `None` for a token that we did not mint and leave until we have a better one.
-    pub minted_for: Option<String>,
-    /// Whether it was minted with the identity of a `ServiceAccount` of the object's namespace.
-    pub impersonated: bool,
-}
-
-/// What a user wants on the Secret, without what the operator does not allow.
+/// What a user wants on the Secret, without what the platform administrator does not allow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AllowedMetadata {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    /// The keys that the operator does not allow.
+    /// The keys that the platform administrator does not allow.
     pub not_allowed: BTreeSet<String>,
     /// The keys of what the API server would refuse, and the whole Secret with it.
     pub invalid: BTreeSet<String>,
@@ -97,7 +64,7 @@ impl AllowedMetadata {
     }
 }
 
-/// Whether a label or annotation is ours, whatever a spec or a forged annotation says.
+/// Whether a label or annotation is ours, whatever a spec says.
 fn is_own(key: &str) -> bool {
     key == MANAGED_BY_LABEL
         || key
@@ -110,97 +77,84 @@ fn is_key(key: &str) -> bool {
     let (domain, name) = key
         .split_once('/')
         .map_or((None, key), |(domain, name)| (Some(domain), name));
-    let is_label = |label: &str| {
-        is_name(label)
-            && label
-                .bytes()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-    };
-    is_name(name)
-        && name.len() <= MAX_NAME
-        && domain.is_none_or(|domain| domain.len() <= MAX_DOMAIN && domain.split('.').all(is_label))
+    is_name(name) && domain.is_none_or(is_subdomain)
 }
 
 fn is_label_value(value: &str) -> bool {
-    value.is_empty() || (value.len() <= MAX_NAME && is_name(value))
+    value.is_empty() || is_name(value)
 }
 
 /// Letters and digits, and `-`, `_` and `.` between them.
 fn is_name(name: &str) -> bool {
     let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
-    is_end(bytes.first())
+    bytes.len() <= MAX_NAME
+        && is_end(bytes.first())
         && is_end(bytes.last())
         && bytes
             .iter()
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-/// The write that makes the Secret hold just `entries`, if one is needed.
-pub(super) fn write(
-    object: &AcrCredential,
-    present: Option<&Snapshot>,
-    entries: &BTreeMap<String, DesiredEntry>,
-    metadata: &AllowedMetadata,
-    may_own: bool,
-) -> Option<SecretWrite> {
-    let Some(present) = present else {
-        let secret = desired(object, None, entries, metadata);
-        return (!entries.is_empty()).then(|| SecretWrite::Create(Box::new(secret)));
+/// The metadata that the Secret should have.
+pub(super) fn metadata(facts: &Facts) -> ObjectMeta {
+    let object = &facts.object;
+    let prefixes = &facts.settings.secret_metadata_prefixes;
+    let allowed = AllowedMetadata::of(object.spec.secret.as_ref(), prefixes);
+    let mut labels = allowed.labels;
+    labels.insert(MANAGED_BY_LABEL.into(), FIELD_MANAGER.into());
+    // A token in a backup outlives what the backup is for.
+    labels.entry(VELERO_LABEL.into()).or_insert("true".into());
+    let mut annotations = allowed.annotations;
+    let name = object.metadata.name.clone().unwrap_or_default();
+    annotations.insert(OWNER_ANNOTATION.into(), name.clone());
+    // `blockOwnerDeletion` stays unset: it would need rights that acrcred does not have, and delete nothing earlier.
+    let owner = OwnerReference {
+        api_version: format!("{GROUP}/v1alpha1"),
+        kind: KIND.to_owned(),
+        name,
+        uid: facts.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: None,
     };
-    let removal = removal(present, metadata);
-    if !removal.labels.is_empty() || !removal.annotations.is_empty() {
-        return Some(SecretWrite::Remove(removal));
+    ObjectMeta {
+        name: Some(object.secret_name().to_owned()),
+        namespace: object.metadata.namespace.clone(),
+        labels: Some(labels),
+        annotations: Some(annotations),
+        owner_references: (!facts.secret.is_owner_refused).then(|| vec![owner]),
+        ..ObjectMeta::default()
     }
-    let mut secret = desired(object, Some(present), entries, metadata);
-    let is_owned = present.is_referred_to(object);
-    if !may_own && !is_owned {
-        // What works without it goes on working.
-        secret.metadata.owner_references = None;
-    }
-    (!satisfies(present, &secret) || (may_own && !is_owned))
-        .then(|| SecretWrite::Apply(Box::new(secret)))
 }
 
-fn desired(
-    object: &AcrCredential,
-    present: Option<&Snapshot>,
-    entries: &BTreeMap<String, DesiredEntry>,
-    metadata: &AllowedMetadata,
+/// Distinguishes two sets of labels, annotations and owner references.
+pub(super) fn digest(metadata: &ObjectMeta) -> Digest {
+    let pairs = [&metadata.labels, &metadata.annotations];
+    let owners = metadata.owner_references.iter().flatten();
+    Digest::of_parts(
+        pairs
+            .into_iter()
+            .flatten()
+            .flat_map(|map| map.iter().flat_map(|(key, value)| [key.as_str(), value]).chain([""]))
+            .chain(owners.map(|owner| owner.uid.as_str())),
+    )
+}
+
+/// A Secret with this metadata and these credentials; in this version, if it is stored.
+pub(super) fn secret<'a>(
+    metadata: ObjectMeta,
+    version: Option<&SecretVersion>,
+    entries: impl Iterator<Item = (&'a String, &'a Issued)>,
 ) -> Secret {
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    let mut minted = Minted::new(
-        metadata.labels.keys().cloned().collect(),
-        metadata.annotations.keys().cloned().collect(),
-    );
-    let mut config = DockerConfig::default();
-    for (host, entry) in entries {
-        config.tokens.insert(host.clone(), entry.token.clone());
-        if let Some(minted_for) = &entry.minted_for {
-            let token = entry.token.digest().as_str().to_owned();
-            let minted_entry = MintedEntry {
-                minted_for: minted_for.clone(),
-                token,
-                impersonated: entry.impersonated,
-            };
-            minted.registries.insert(host.clone(), minted_entry);
-        }
-    }
-    let mut labels = metadata.labels.clone();
-    labels.insert(MANAGED_BY_LABEL.into(), FIELD_MANAGER.into());
-    let mut annotations = metadata.annotations.clone();
-    annotations.insert(OWNER_UID_ANNOTATION.into(), uid.clone());
-    annotations.insert(MINTED_ANNOTATION.into(), minted.encode());
+    let tokens = entries.map(|(server, issued)| (server.clone(), issued.credential.token.clone()));
+    let config = DockerConfig {
+        tokens: tokens.collect(),
+    };
     Secret {
         metadata: ObjectMeta {
-            name: Some(object.secret_name().to_owned()),
-            namespace: object.metadata.namespace.clone(),
-            uid: present.map(|present| present.uid.clone()),
-            resource_version: present.map(|present| present.resource_version.clone()),
-            labels: Some(labels),
-            annotations: Some(annotations),
-            owner_references: Some(vec![owner_reference(object, uid, present)]),
-            ..ObjectMeta::default()
+            uid: version.map(|version| version.uid.clone()),
+            resource_version: version.map(|version| version.number().to_string()),
+            ..metadata
         },
         type_: Some(SECRET_TYPE.into()),
         data: Some([(PAYLOAD_KEY.to_owned(), ByteString(config.encode()))].into()),
@@ -208,63 +162,25 @@ fn desired(
     }
 }
 
-/// `blockOwnerDeletion` stays unset: it would need rights that acrcred does not have, and delete nothing
-/// earlier. Only one owner can be the controller.
-fn owner_reference(
-    object: &AcrCredential,
-    uid: String,
-    present: Option<&Snapshot>,
-) -> OwnerReference {
-    let another_controls = present.is_some_and(|present| {
-        let mut owners = present.owners.iter();
-        owners.any(|owner| owner.controller == Some(true) && owner.uid != uid)
-    });
-    OwnerReference {
-        api_version: format!("{GROUP}/v1alpha1"),
-        kind: KIND.to_owned(),
-        name: object.metadata.name.clone().unwrap_or_default(),
-        uid,
-        controller: (!another_controls).then_some(true),
-        block_owner_deletion: None,
+/// The write that makes the Secret hold just `entries`.
+pub(super) fn write(
+    metadata: ObjectMeta,
+    version: Option<&SecretVersion>,
+    entries: BTreeMap<String, Issued>,
+) -> SecretWrite {
+    SecretWrite {
+        metadata: digest(&metadata),
+        secret: Box::new(secret(metadata, version, entries.iter())),
+        entries,
     }
 }
 
-fn removal(present: &Snapshot, metadata: &AllowedMetadata) -> Removal {
-    let gone = |once: &[String],
-                wanted: &BTreeMap<String, String>,
-                there: &BTreeMap<String, String>| {
-        once.iter()
-            .filter(|key| !is_own(key) && !wanted.contains_key(*key) && there.contains_key(*key))
-            .cloned()
-            .collect()
-    };
-    Removal {
-        uid: present.uid.clone(),
-        resource_version: present.resource_version.clone(),
-        labels: gone(&present.minted.labels, &metadata.labels, &present.labels),
-        annotations: gone(
-            &present.minted.annotations,
-            &metadata.annotations,
-            &present.annotations,
-        ),
-    }
-}
+// === impl Facts ===
 
-fn satisfies(present: &Snapshot, desired: &Secret) -> bool {
-    let has_all = |there: &BTreeMap<String, String>, wanted: &Option<BTreeMap<String, String>>| {
-        let mut wanted = wanted.iter().flatten();
-        wanted.all(|(key, value)| there.get(key) == Some(value))
-    };
-    let payload = desired.data.as_ref().and_then(|data| data.get(PAYLOAD_KEY));
-    let held = DockerConfig {
-        tokens: present
-            .tokens
-            .iter()
-            .map(|(host, (token, _))| (host.clone(), token.clone()))
-            .collect(),
-    };
-    present.is_exact
-        && payload.is_some_and(|payload| payload.0 == held.encode())
-        && has_all(&present.labels, &desired.metadata.labels)
-        && has_all(&present.annotations, &desired.metadata.annotations)
+impl Facts {
+    /// A Secret without credentials, under the name of the one that is stored, if one is.
+    pub fn stored_secret(&self) -> Option<Secret> {
+        let is_stored = matches!(self.secret.place, super::facts::Place::At(_)) && !self.secret.is_dirty;
+        is_stored.then(|| secret(metadata(self), None, std::iter::empty()))
+    }
 }

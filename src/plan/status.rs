@@ -1,38 +1,49 @@
 //! What the status says. Only stable text: equal failures give an equal status.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 
+use super::case::{Case, Registry};
+use super::facts::{Facts, Place, REPAIRS};
+use super::problem::Problem;
 use super::secret::AllowedMetadata;
-use super::{Observed, Plan, Refusal, identity, refresh, schedule};
+use super::settings::PolicyState;
+use super::{failure, identity, refresh, schedule};
 use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
+    SecretStatus,
 };
-use crate::credential::{Audience, Lifetime};
+use crate::credential::MintError;
+use crate::credential::names::shortened;
 
-/// A process that finds a token knows when it was issued, not when it arrived: of the same credentials,
-/// times that differ by less than this are left as the status has them, or every restart would write all.
-const RESTART_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
-
-/// One registry, as it stands.
+/// A status to write, and the transition that it tells, if it tells one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct RegistryState {
-    pub server: String,
-    pub is_entitled: bool,
-    /// Of the credential that the Secret holds, expired or not.
-    pub lifetime: Option<Lifetime>,
-    /// What is wrong, and whether somebody must act.
-    pub problem: Option<(Refusal, bool)>,
+pub struct StatusWrite {
+    /// The whole status.
+    pub status: AcrCredentialStatus,
+    /// A transition to report as an event.
+    pub event: Option<Transition>,
 }
 
 /// A transition that is worth an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct Transition {
     /// The reason of the condition.
     pub reason: String,
     /// Its message.
     pub message: String,
+}
+
+/// How an object is doing, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub state: State,
+    /// When the first credential stops working.
+    pub expires_at: Option<Timestamp>,
+    /// When the next refresh is planned, however often it was tried since.
+    pub refresh_at: Option<Timestamp>,
 }
 
 /// The state that an object counts under in the metrics.
@@ -44,16 +55,13 @@ pub enum State {
     Failing,
     /// Some registry has none.
     NotReady,
-    /// Nothing is minted, by the user's wish.
+    /// `spec.suspend` is set.
     Suspended,
 }
 
 // === impl State ===
 
 impl State {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Ready, Self::Failing, Self::NotReady, Self::Suspended];
-
     /// Its name as a metric label.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,227 +71,294 @@ impl State {
             Self::Suspended => "suspended",
         }
     }
-}
 
-/// The audience that a registry is sent a token of.
-pub(super) fn audience(observed: &Observed<'_>, host: &str) -> Option<Audience> {
-    let server = observed.settings.clouds.login_server(host).ok()?;
-    Some(server.audience().clone())
-}
-
-/// The status that is true at `now`.
-pub(super) fn status(
-    observed: &Observed<'_>,
-    plan: &Plan,
-    registries: &[RegistryState],
-    metadata: &AllowedMetadata,
-    now: Timestamp,
-) -> AcrCredentialStatus {
-    let before = observed.object.status.clone().unwrap_or_default();
-    let lifetimes = || registries.iter().filter_map(|registry| registry.lifetime);
-    let is_refreshed =
-        plan.blocked.is_none() && observed.refused.is_none() && !observed.object.spec.suspend;
-    let registry_statuses: Vec<RegistryStatus> = registries
-        .iter()
-        .map(|registry| RegistryStatus {
-            server: registry.server.clone(),
-            audience: audience(observed, &registry.server)
-                .filter(|_| registry.is_entitled)
-                .map(|audience| audience.as_str().to_owned()),
-            expires_at: registry.lifetime.map(|lifetime| seconds(lifetime.end)),
-            reason: registry_reason(observed, plan, registry, now).to_string(),
-        })
-        .collect();
-    let ends = |registries: &[RegistryStatus]| -> Vec<_> {
-        registries
-            .iter()
-            .map(|r| (r.server.clone(), r.expires_at.clone()))
-            .collect()
-    };
-    let same = ends(&before.registries) == ends(&registry_statuses);
-    let steady = |at: Timestamp, before: &Option<Time>| match before {
-        Some(before) if same && at.duration_since(before.0).abs() < RESTART_TOLERANCE => {
-            before.clone()
+    /// Whether what the object asks for works; `None` while it is suspended.
+    pub fn is_ready(self) -> Option<bool> {
+        match self {
+            Self::Ready | Self::Failing => Some(true),
+            Self::NotReady => Some(false),
+            Self::Suspended => None,
         }
-        _ => seconds(at),
-    };
-    let refresh_at = lifetimes()
-        .map(|lifetime| schedule::refresh_at(&lifetime, observed))
-        .min();
-    AcrCredentialStatus {
-        observed_generation: observed.object.metadata.generation,
-        conditions: conditions(observed, plan, registries, metadata, now),
-        secret_name: observed
-            .secret
-            .ours(observed.object, now)
-            .map(|_| observed.object.secret_name().to_owned()),
-        expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
-        refresh_at: refresh_at
-            .filter(|_| is_refreshed)
-            .map(|at| steady(at, &before.refresh_at)),
-        last_refresh_at: lifetimes()
-            .map(|lifetime| lifetime.start)
-            .max()
-            .map(|at| steady(at, &before.last_refresh_at)),
-        identity: registries
-            .iter()
-            .any(|registry| registry.is_entitled)
-            .then(|| identity::federation(observed))
-            .flatten(),
-        registries: registry_statuses,
-        attached: Vec::new(),
-        last_handled_refresh: refresh::last_handled(
-            observed,
-            observed.secret.ours(observed.object, now),
-            registries
-                .iter()
-                .filter(|registry| registry.is_entitled)
-                .map(|registry| registry.server.as_str()),
-        ),
     }
 }
 
-fn registry_reason(
-    observed: &Observed<'_>,
-    plan: &Plan,
-    registry: &RegistryState,
-    now: Timestamp,
-) -> Reason {
-    let is_live = registry
-        .lifetime
-        .is_some_and(|lifetime| lifetime.is_live(now));
-    let whole = observed.refused.as_ref().or(plan.blocked.as_ref());
-    match (&registry.problem, whole) {
-        (Some((refusal, _)), _) => refusal.reason,
-        (None, Some(blocked)) => blocked.reason,
-        (None, None) if observed.object.spec.suspend => Reason::Suspended,
-        (None, None) if is_live => Reason::Issued,
-        (None, None) => Reason::Progressing,
+// === impl StatusWrite ===
+
+impl StatusWrite {
+    pub(super) fn new(facts: &Facts, status: AcrCredentialStatus) -> Self {
+        Self {
+            event: transition(facts.object.status.as_ref(), &status),
+            status,
+        }
+    }
+}
+
+/// Whether the status must be written: it is another one, and the API server has not just changed it back.
+pub(super) fn is_news(facts: &Facts, desired: &AcrCredentialStatus) -> bool {
+    let present = facts.object.status.as_ref();
+    let is_refused = facts
+        .reported
+        .as_ref()
+        .is_some_and(|(sent, got)| sent == desired && got.as_ref() == present);
+    // A new object is in progress without a word.
+    let is_first = present.is_none_or(|present| present.conditions.is_empty());
+    let is_progressing = |condition: &Condition| condition.reason == Reason::Progressing.as_str();
+    let says_nothing = is_first && desired.conditions.iter().all(is_progressing);
+    present != Some(desired) && !is_refused && !says_nothing
+}
+
+/// The status that is true now.
+pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
+    let facts = case.facts;
+    let before = facts.object.status.as_ref();
+    let problems: Vec<Option<Problem>> =
+        case.registries.iter().map(|registry| registry_problem(case, registry)).collect();
+    let whole = whole_problem(case);
+    let lifetimes = || {
+        let stored = case.registries.iter().filter_map(|registry| registry.stored);
+        stored.map(super::entry::Entry::lifetime)
+    };
+    let is_refreshed = whole.is_none() && !facts.object.spec.suspend;
+    let fraction = facts.settings.refresh_fraction;
+    let refresh_at = lifetimes()
+        .map(|lifetime| schedule::refresh_at(&lifetime, fraction, facts.uid()))
+        .min();
+    let entitled = || case.registries.iter().filter(|registry| registry.entitlement.is_ok());
+    AcrCredentialStatus {
+        observed_generation: facts.object.metadata.generation,
+        conditions: conditions(case, &problems, whole.as_ref()),
+        secret: secret(facts),
+        expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
+        refresh_at: refresh_at.filter(|_| is_refreshed).map(seconds),
+        last_refresh_at: lifetimes().map(|lifetime| lifetime.start).max().map(seconds),
+        identity: entitled()
+            .next()
+            .and_then(|_| identity::federation(facts, &case.identity)),
+        registries: rows(case, &problems, whole.as_ref()),
+        attached: Vec::new(),
+        last_handled_refresh: refresh::last_handled(
+            facts.refresh.as_ref(),
+            entitled().map(|registry| registry.received_at().filter(|_| registry.in_hand.is_none())),
+        )
+        .or_else(|| before?.last_handled_refresh.clone()),
+    }
+}
+
+/// The Secret as acrcred wrote it last: what a new process believes in.
+fn secret(facts: &Facts) -> Option<SecretStatus> {
+    let written = facts.secret.written.as_ref()?;
+    Some(SecretStatus {
+        name: facts.object.secret_name().to_owned(),
+        uid: written.uid.clone(),
+        resource_version: written.number().to_string(),
+    })
+}
+
+/// One row for each registry of the spec, and for each that left it as long as the Secret holds its credential: a new
+/// process must know of it.
+fn rows(
+    case: &Case<'_>,
+    problems: &[Option<Problem>],
+    whole: Option<&Problem>,
+) -> Vec<RegistryStatus> {
+    let facts = case.facts;
+    let row = |server: &str, reason: Reason, audience: Option<String>| {
+        let stored = facts.registries.get(server).and_then(|known| known.stored.as_ref());
+        let lifetime = stored.map(super::entry::Entry::lifetime);
+        RegistryStatus {
+            server: server.to_owned(),
+            audience,
+            issued_at: lifetime.map(|lifetime| seconds(lifetime.start)),
+            expires_at: lifetime.map(|lifetime| seconds(lifetime.end)),
+            issued_for: stored.map(|stored| stored.issued_for().to_string()),
+            reason: reason.to_string(),
+        }
+    };
+    let of_spec = case.registries.iter().zip(problems).map(|(registry, problem)| {
+        let audience = registry.entitlement.as_ref().ok();
+        let audience = audience.map(|to| to.server.audience().as_str().to_owned());
+        let reason = match (problem, whole) {
+            (Some(problem), _) | (None, Some(problem)) => problem.reason,
+            (None, None) if facts.object.spec.suspend => Reason::Suspended,
+            (None, None) if registry.is_live(case.now) => Reason::Issued,
+            (None, None) => Reason::Progressing,
+        };
+        row(registry.server, reason, audience)
+    });
+    let is_in_spec = |server: &str| case.registries.iter().any(|r| r.server == server);
+    let is_stored =
+        |server: &str| facts.registries.get(server).is_some_and(|known| known.stored.is_some());
+    let left = case
+        .leaving
+        .iter()
+        .filter(|server| !is_in_spec(server) && is_stored(server))
+        .map(|server| row(server, Reason::Progressing, None));
+    of_spec.chain(left).collect()
+}
+
+/// What is wrong with one registry.
+fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem> {
+    let facts = case.facts;
+    if let Err(problem) = &registry.entitlement {
+        return Some(problem.clone());
+    }
+    let of_identity = |error: MintError| {
+        Some(failure::of_identity(facts, &case.identity, registry.server, error))
+    };
+    match &case.identity {
+        Err(error) if identity::is_gone(facts, &case.identity) => return of_identity(*error),
+        // Nothing is tried: what failed before says nothing of now.
+        _ if case.mints_nothing() => return None,
+        Err(error) if is_answered(facts) && registry.due_at(facts) <= case.now => {
+            return of_identity(*error);
+        }
+        _ => {}
+    }
+    // What failed when something else was due says nothing of now.
+    let is_due = case.due().any(|due| due.server == registry.server);
+    let attempt = registry.facts?.attempt.as_ref().filter(|_| is_due)?;
+    Some(failure::of_attempt(facts, &case.identity, registry.server, attempt, case.now))
+}
+
+/// Whether the identity was looked for, so that its absence can be reported.
+fn is_answered(facts: &Facts) -> bool {
+    facts.object.spec.identity.is_none()
+        || identity::named(facts).is_some_and(|account| account.failure.is_some())
+        || facts.cluster.own_user.is_some() && identity::named(facts).is_some()
+}
+
+/// What keeps the object as a whole from being refreshed.
+fn whole_problem(case: &Case<'_>) -> Option<Problem> {
+    let facts = case.facts;
+    let failure = facts.secret.failure.as_ref();
+    let of_secret = failure.and_then(|failure| failure.problem.clone());
+    let is_missing = facts.cluster.policy.state == PolicyState::Missing;
+    let missing = is_missing.then(|| Problem {
+        reason: Reason::PolicyNotInForce,
+        message: "acrcred writes no Secret, because the admission policy that protects Secrets is not in force. Install it with the chart value policies.install=true (without Helm: kubectl apply -k config/policy).".to_owned(),
+        needs_action: true,
+    });
+    let policy = facts.cluster.policy;
+    let unclear = policy.obstacle.filter(|_| policy.state == PolicyState::Unknown).map(unclear);
+    missing.or(unclear).or(of_secret).or_else(|| case.unsupported.clone())
+}
+
+/// acrcred writes nothing before it knows that the policy is in force.
+fn unclear(code: u16) -> Problem {
+    let (reason, advice) = match code {
+        403 => (Reason::Forbidden, "Check acrcred's role: it needs create on Secrets."),
+        _ => (Reason::SecretWriteFailed, "Check the API server and its admission webhooks."),
+    };
+    let answer = if code == 0 { "no answer".to_owned() } else { format!("HTTP {code}") };
+    Problem {
+        reason,
+        message: format!(
+            "acrcred cannot check whether the admission policy that protects Secrets is in force ({answer}). {advice}"
+        ),
+        needs_action: code == 403,
     }
 }
 
 fn conditions(
-    observed: &Observed<'_>,
-    plan: &Plan,
-    registries: &[RegistryState],
-    metadata: &AllowedMetadata,
-    now: Timestamp,
+    case: &Case<'_>,
+    problems: &[Option<Problem>],
+    whole: Option<&Problem>,
 ) -> Vec<Condition> {
+    let object = &case.facts.object;
     let mut conditions = Vec::with_capacity(2);
-    let mut add = |kind: ConditionType, status: bool, refusal: &Refusal| {
-        conditions.push(condition(observed.object, kind, status, refusal, now));
+    let mut add = |kind: ConditionType, status: bool, problem: &Problem| {
+        conditions.push(condition(object, kind, status, problem, case.now));
     };
-    let problem = foremost_problem(observed, plan, registries, now);
-    if is_ready(plan, registries, now) {
-        add(ConditionType::Ready, true, &issued(observed, metadata));
-        if let Some((refusal, _)) = problem {
-            add(ConditionType::RefreshFailing, true, &refusal);
+    let foremost = foremost_problem(case, problems, whole);
+    // A field that is not supported is never "ready", whatever the Secret still holds.
+    let is_ready = case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live(case.now));
+    if is_ready {
+        add(ConditionType::Ready, true, &issued(case.facts));
+        if let Some(problem) = foremost {
+            add(ConditionType::RefreshFailing, true, problem);
         }
         return conditions;
     }
-    let suspended = observed.object.spec.suspend;
-    let (refusal, is_stalled) = problem.unwrap_or_else(|| (pending(suspended), false));
-    add(ConditionType::Ready, false, &refusal);
-    if is_stalled {
-        add(ConditionType::Stalled, true, &refusal);
+    let suspended = object.spec.suspend;
+    let pending = pending(suspended);
+    let problem = foremost.unwrap_or(&pending);
+    add(ConditionType::Ready, false, problem);
+    if problem.needs_action {
+        add(ConditionType::Stalled, true, problem);
     } else if !suspended {
-        add(ConditionType::Reconciling, true, &refusal);
+        add(ConditionType::Reconciling, true, problem);
     }
     conditions
 }
 
-/// A field that is not served is never "ready", whatever the Secret still holds.
-fn is_ready(plan: &Plan, registries: &[RegistryState], now: Timestamp) -> bool {
-    let unsupported =
-        matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::FieldNotSupported);
-    let mut lifetimes = registries.iter().map(|registry| registry.lifetime);
-    !unsupported && lifetimes.all(|lifetime| lifetime.is_some_and(|l| l.is_live(now)))
+/// The problem to report: first that of the whole object, then that of a registry without a live credential, then that
+/// of a refresh; among those, first one that needs a person.
+fn foremost_problem<'a>(
+    case: &Case<'_>,
+    problems: &'a [Option<Problem>],
+    whole: Option<&'a Problem>,
+) -> Option<&'a Problem> {
+    let ranked = case.registries.iter().zip(problems).filter_map(|(registry, problem)| {
+        let problem = problem.as_ref()?;
+        Some(((registry.is_live(case.now), !problem.needs_action), problem))
+    });
+    whole.or_else(|| ranked.min_by_key(|(rank, _)| *rank).map(|(_, problem)| problem))
 }
 
-/// What the object as a whole suffers from: first what blocks it, then a registry without a live
-/// credential, then one whose refresh fails; among those, what somebody must mend.
-fn foremost_problem(
-    observed: &Observed<'_>,
-    plan: &Plan,
-    registries: &[RegistryState],
-    now: Timestamp,
-) -> Option<(Refusal, bool)> {
-    let whole = observed.refused.as_ref().or(plan.blocked.as_ref());
-    if let Some(refusal) = whole {
-        return Some((
-            refusal.clone(),
-            refusal.reason != Reason::AwaitingSecretDeletion,
-        ));
-    }
-    let is_live = |registry: &&RegistryState| registry.lifetime.is_some_and(|l| l.is_live(now));
-    let rank = |registry: &&RegistryState| {
-        let terminal = matches!(registry.problem, Some((_, true)));
-        (is_live(registry), !terminal)
-    };
-    registries
-        .iter()
-        .filter(|registry| registry.problem.is_some())
-        .min_by_key(rank)
-        .and_then(|registry| registry.problem.clone())
-}
-
-fn issued(observed: &Observed<'_>, metadata: &AllowedMetadata) -> Refusal {
-    let object = observed.object;
+fn issued(facts: &Facts) -> Problem {
+    let object = &facts.object;
+    let name = object.secret_name();
     let (reason, mut message) = if object.spec.suspend {
-        let message = "nothing is minted while spec.suspend is set; the credentials work until status.expiresAt";
+        let message = "Suspended (spec.suspend): credentials are not refreshed. They work until status.expiresAt.";
         (Reason::Suspended, message.to_owned())
     } else {
-        let message = format!(
-            "Secret {} holds a live credential for every registry",
-            object.secret_name()
-        );
+        let message = format!("Secret {name} holds a live credential for every registry.");
         (Reason::Issued, message)
     };
+    let prefixes = &facts.settings.secret_metadata_prefixes;
+    let metadata = AllowedMetadata::of(object.spec.secret.as_ref(), prefixes);
     for (keys, why) in [
-        (
-            &metadata.not_allowed,
-            "--secret-metadata-prefixes does not allow it",
-        ),
-        (&metadata.invalid, "it is no valid label or annotation"),
+        (&metadata.not_allowed, "--secret-metadata-prefixes does not allow them"),
+        (&metadata.invalid, "they are not valid labels or annotations"),
     ] {
         if !keys.is_empty() {
             let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
-            message.push_str("; left out, since ");
-            message.push_str(why);
-            message.push_str(": ");
-            message.push_str(&keys.join(", "));
+            message.push_str(&format!(" Left out, because {why}: {}.", keys.join(", ")));
         }
     }
     if object.annotations().contains_key(REFRESH_ANNOTATION) && object.refresh_request().is_none() {
         message.push_str(
-            "; the annotation acrcred.dev/refresh is not served: its value must be 1 to 64 letters, digits and . _ : + -",
+            " The annotation acrcred.dev/refresh has no effect: its value must be 1 to 64 letters, digits and . _ : + -",
         );
     }
-    if observed.owner_reference_refused {
+    if facts.secret.is_owner_refused && matches!(facts.secret.place, Place::At(_)) {
         message.push_str(
-            "; its owner reference is gone, and the API server does not let acrcred restore it: delete the Secret yourself when this object goes",
+            " The API server does not accept an owner reference from acrcred, so the Secret outlives this object.",
         );
     }
-    Refusal { reason, message }
+    if facts.secret.repairs.len() >= REPAIRS {
+        let by = facts.secret.changed_by.as_deref().map(shortened);
+        let by = by.map(|by| format!(" (last: {by})")).unwrap_or_default();
+        message.push_str(&format!(" Another client changes this Secret again and again{by}."));
+    }
+    Problem {
+        reason,
+        message,
+        needs_action: false,
+    }
 }
 
-/// Enough of a user's key to recognise it.
-fn shortened(key: &str) -> String {
-    key.chars().filter(|c| !c.is_control()).take(64).collect()
-}
-
-fn pending(suspended: bool) -> Refusal {
-    if suspended {
-        Refusal {
-            reason: Reason::Suspended,
-            message: "nothing is minted while spec.suspend is set, and no live credential is there"
-                .to_owned(),
-        }
+fn pending(suspended: bool) -> Problem {
+    let (reason, message) = if suspended {
+        let message = "Suspended (spec.suspend), and the Secret holds no live credential for every registry.";
+        (Reason::Suspended, message)
     } else {
-        Refusal {
-            reason: Reason::Progressing,
-            message: "a credential is being minted".to_owned(),
-        }
+        (Reason::Progressing, "acrcred is requesting a credential.")
+    };
+    Problem {
+        reason,
+        message: message.to_owned(),
+        needs_action: false,
     }
 }
 
@@ -291,7 +366,7 @@ fn condition(
     object: &AcrCredential,
     kind: ConditionType,
     status: bool,
-    refusal: &Refusal,
+    problem: &Problem,
     now: Timestamp,
 ) -> Condition {
     let status = if status { "True" } else { "False" };
@@ -303,8 +378,8 @@ fn condition(
     Condition {
         type_: kind.as_str().to_owned(),
         status: status.to_owned(),
-        reason: refusal.reason.to_string(),
-        message: refusal.message.clone(),
+        reason: problem.reason.to_string(),
+        message: problem.message.clone(),
         observed_generation: object.metadata.generation,
         last_transition_time: before.map_or_else(
             || seconds(now),
@@ -318,12 +393,12 @@ fn seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// An event for a trouble that the status did not name before. Success and rotation are silent.
-pub(super) fn note(
+/// An event for a problem that the status did not name before. Success and rotation publish none.
+fn transition(
     before: Option<&AcrCredentialStatus>,
     after: &AcrCredentialStatus,
-) -> Option<Note> {
-    let trouble = |status: &AcrCredentialStatus| {
+) -> Option<Transition> {
+    let problem = |status: &AcrCredentialStatus| {
         let of_type = |kind: ConditionType, value: &str| {
             let mut conditions = status.conditions.iter();
             conditions
@@ -334,24 +409,24 @@ pub(super) fn note(
             .or_else(|| of_type(ConditionType::Ready, "False"))
     };
     let silent = [Reason::Progressing.as_str(), Reason::Suspended.as_str()];
-    let now = trouble(after).filter(|condition| !silent.contains(&condition.reason.as_str()))?;
-    let known = before
-        .and_then(trouble)
+    let now = problem(after).filter(|condition| !silent.contains(&condition.reason.as_str()))?;
+    let is_known = before
+        .and_then(problem)
         .is_some_and(|before| before.reason == now.reason && before.type_ == now.type_);
-    (!known).then_some(Note {
+    (!is_known).then_some(Transition {
         reason: now.reason,
         message: now.message,
     })
 }
 
-pub(super) fn state(object: &AcrCredential, status: &AcrCredentialStatus) -> State {
+pub(super) fn standing(case: &Case<'_>, status: &AcrCredentialStatus) -> Standing {
     let has = |kind: ConditionType, value: &str| {
         status
             .conditions
             .iter()
             .any(|c| c.type_ == kind.as_str() && c.status == value)
     };
-    if object.spec.suspend {
+    let state = if case.facts.object.spec.suspend {
         State::Suspended
     } else if has(ConditionType::RefreshFailing, "True") {
         State::Failing
@@ -359,5 +434,10 @@ pub(super) fn state(object: &AcrCredential, status: &AcrCredentialStatus) -> Sta
         State::Ready
     } else {
         State::NotReady
+    };
+    Standing {
+        state,
+        expires_at: status.expires_at.as_ref().map(|time| time.0),
+        refresh_at: status.refresh_at.as_ref().map(|time| time.0),
     }
 }

@@ -47,6 +47,19 @@ impl Clock {
         sender.send_modify(|offset| *offset = offset.saturating_add(by));
     }
 
+    /// Returns once `now() >= at`, when the clock was moved, or after 30 s: whoever waits looks at the time again.
+    pub async fn nap_until(&self, at: Timestamp) {
+        let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());
+        let remaining = at.duration_since(self.now());
+        if remaining.is_positive() {
+            let nap = Duration::try_from(remaining.min(MAX_NAP)).unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                () = changed(changes.as_mut()) => {}
+            }
+        }
+    }
+
     /// Returns once `now() >= at`, however the clock gets there.
     pub async fn sleep_until(&self, at: Timestamp) {
         let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());

@@ -28,24 +28,16 @@ use usage::Usage;
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
-/// Where an object stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// What it asks for works, and refreshing it does too.
-    Ready,
-    /// What it asks for works, but refreshing it fails.
-    Failing,
-    /// What it asks for does not work, or not yet.
-    NotReady,
-    /// It is told to do nothing.
-    Suspended,
-}
+/// The values of the label `state` of an object.
+const STATES: [&str; 4] = ["ready", "failing", "not_ready", "suspended"];
 
-/// What is told of an object.
+/// How an object is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Where it stands.
-    pub state: State,
+    /// `ready`, `failing`, `not_ready` or `suspended`.
+    pub state: &'static str,
+    /// Whether what it asks for works; `None` while it is suspended.
+    pub is_ready: Option<bool>,
     /// When the first of its credentials expires, where it has any.
     pub expires_at: Option<Timestamp>,
     /// When its next refresh is planned, where there is one to come.
@@ -75,7 +67,7 @@ struct Inner {
     refreshes: Family<Label, Counter>,
     mints: Family<Labels, Histogram>,
     token_uses: Family<Labels, Counter>,
-    api_requests: Family<Labels, Counter>,
+    api_requests: Family<[(&'static str, &'static str); 3], Counter>,
     watch_failures: Family<Label, Counter>,
     leader: Gauge,
 }
@@ -169,7 +161,7 @@ impl Metrics {
     }
 
     /// Takes note of an object; replaces what was known of it.
-    pub fn object_is(&self, namespace: &str, name: &str, standing: Standing) {
+    pub fn set_object(&self, namespace: &str, name: &str, standing: Standing) {
         let key = (namespace.to_owned(), name.to_owned());
         self.0.objects.lock().insert(key, standing);
     }
@@ -221,11 +213,11 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts a request to the API server. Both come from closed sets.
-    pub fn api_requested(&self, request: &'static str, outcome: &'static str) {
+    /// Counts a request to the API server. All three come from closed sets.
+    pub fn api_requested(&self, verb: &'static str, resource: &'static str, code: &'static str) {
         self.0
             .api_requests
-            .get_or_create(&[("request", request), ("outcome", outcome)])
+            .get_or_create(&[("verb", verb), ("resource", resource), ("code", code)])
             .inc();
     }
 
@@ -272,21 +264,6 @@ where
     let family = Family::default();
     registry.register(name, help, family.clone());
     family
-}
-
-// === impl State ===
-
-impl State {
-    const ALL: [Self; 4] = [Self::Ready, Self::Failing, Self::NotReady, Self::Suspended];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Failing => "failing",
-            Self::NotReady => "not_ready",
-            Self::Suspended => "suspended",
-        }
-    }
 }
 
 // === impl ReconcileResult ===

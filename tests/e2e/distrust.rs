@@ -64,7 +64,7 @@ fn a_forged_status_and_a_planted_token_are_put_right_at_the_start() {
         scene.emulator.verify_token(&token)?;
         let object = objects.ready("team-a").await?;
         let status = object.status.context("a status")?;
-        assert_eq!(status.secret_name.as_deref(), Some("team-a"));
+        assert_eq!(status.secret.as_ref().map(|secret| secret.name.as_str()), Some("team-a"));
         assert!(
             status
                 .expires_at

@@ -144,7 +144,7 @@ fn with_the_right_to_watch_what_somebody_changes_is_put_right_in_seconds() {
         let contoso = scene.registry("contoso").await?;
         may_watch_secrets(&scene).await?;
         let mut tuning = Tuning::of(&scene);
-        tuning.watch_secrets = true;
+        tuning.watch_secrets = vec!["acr".into()];
         let _acrcred = scene.start_tuned(tuning).await?;
         let objects = scene.objects();
         objects.create_ready(&manifest("acr", &[&contoso])).await?;

@@ -1,5 +1,7 @@
 //! The main job: a Secret appears, and what it holds really pulls.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 
 use crate::harness::{Scene, condition, manifest, run};
@@ -27,7 +29,7 @@ fn a_secret_appears_and_really_pulls() {
         );
 
         let status = object.status.clone().context("a status")?;
-        assert_eq!(status.secret_name.as_deref(), Some("acr"));
+        assert_eq!(status.secret.as_ref().map(|secret| secret.name.as_str()), Some("acr"));
         assert!(
             status.expires_at > status.refresh_at && status.refresh_at > status.last_refresh_at
         );
@@ -56,10 +58,15 @@ fn the_secret_is_what_the_api_server_and_the_kubelet_expect() {
         assert_eq!(Some(&owners[0].uid), object.metadata.uid.as_ref());
         assert_eq!(owners[0].block_owner_deletion, None);
         let annotations = secret.metadata.annotations.context("annotations")?;
-        assert_eq!(
-            annotations.get("acrcred.dev/owner-uid"),
-            object.metadata.uid.as_ref()
-        );
+        let expected = BTreeMap::from([("acrcred.dev/owner".to_owned(), "acr".to_owned())]);
+        assert_eq!(annotations, expected);
+        let labels = secret.metadata.labels.context("labels")?;
+        let expected = [
+            ("app.kubernetes.io/managed-by", "acrcred"),
+            ("velero.io/exclude-from-backup", "true"),
+        ];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(labels, BTreeMap::from(expected));
         assert_eq!(secret.data.context("data")?.len(), 1);
         Ok(())
     });

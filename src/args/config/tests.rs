@@ -42,7 +42,7 @@ fn nothing_set_is_a_safe_configuration() {
     assert!(config.secret_metadata_prefixes.is_empty());
     assert!((config.refresh_fraction - 0.5).abs() < f64::EPSILON);
     assert_eq!(config.token_cache_max_life, SignedDuration::from_hours(24));
-    assert_eq!(config.sweep_interval, SignedDuration::from_mins(10));
+    assert_eq!(config.resync_interval, SignedDuration::from_mins(10));
     assert_eq!(config.watch_timeout, Duration::from_secs(200));
     assert!(config.watch_namespaces.is_empty());
     assert_eq!(config.selector, "");
@@ -93,25 +93,16 @@ fn lists_are_repeated_or_separated() {
             "--allow-controller-identity",
             "x/y",
             "--watch-namespaces=b,a,b",
+            "--watch-secrets=acr,pull.v2",
             "--secret-metadata-prefixes=team.example.com/,",
         ],
         &federated(READABLE),
     )
     .unwrap();
-    let pairs: Vec<(&str, &str)> = config
-        .allow_controller_identity
-        .iter()
-        .map(|pair| (pair.namespace.as_str(), pair.server.as_str()))
-        .collect();
-    assert_eq!(
-        pairs,
-        [
-            ("team-a", "contoso.azurecr.io"),
-            ("*", "*.azurecr.io"),
-            ("x", "y")
-        ]
-    );
+    let rules = ["team-a/contoso.azurecr.io", "*/*.azurecr.io", "x/y"].map(|rule| rule.parse().unwrap());
+    assert_eq!(config.allow_controller_identity, rules);
     assert_eq!(config.watch_namespaces, ["a", "b"]);
+    assert_eq!(config.watch_secrets, ["acr", "pull.v2"]);
     assert_eq!(config.secret_metadata_prefixes, ["team.example.com/"]);
     let identity = config.controller_identity.unwrap();
     assert_eq!(identity.client_id.as_str(), GUID);
@@ -124,7 +115,7 @@ fn values_are_taken_with_their_units() {
         &[
             "--refresh-fraction=0.9",
             "--token-cache-max-life=0",
-            "--sweep-interval=1h30m",
+            "--resync-interval=1h30m",
             "--watch-timeout=5s",
             "--admin-listen=[::]:0",
             "--metrics-per-object=false",
@@ -138,7 +129,7 @@ fn values_are_taken_with_their_units() {
     .unwrap();
     assert!((config.refresh_fraction - 0.9).abs() < f64::EPSILON);
     assert_eq!(config.token_cache_max_life, SignedDuration::ZERO);
-    assert_eq!(config.sweep_interval, SignedDuration::from_mins(90));
+    assert_eq!(config.resync_interval, SignedDuration::from_mins(90));
     assert_eq!(config.watch_timeout, Duration::from_secs(5));
     assert_eq!(config.admin_listen.to_string(), "[::]:0");
     assert!(!config.metrics_per_object);
@@ -188,7 +179,8 @@ fn a_bad_value_is_told_with_its_flag_its_variable_and_the_remedy() {
             "--token-cache-max-life",
             &["1", "-1h", "ever", "1 fortnight"],
         ),
-        ("--sweep-interval", &["9s", "0", "600", "-10m"]),
+        ("--resync-interval", &["9s", "0", "600", "-10m"]),
+        ("--watch-secrets", &["*", "a/b", "Acr", "../x"]),
         (
             "--watch-timeout",
             &["0", "0s", "201s", "1h", "1500ms", "200"],

@@ -8,9 +8,13 @@ mod entra;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-pub(super) use entra::LOOP_DETECTED;
+use jiff::SignedDuration;
 
-use super::mint_error::{Cause, Class, Hop, MintError};
+use super::mint_error::{Cause, Class, Hop, MintError, RETRY_AFTER_CAP};
+use entra::LOOP_DETECTED;
+
+/// Entra wants no request for minutes once it saw a loop, and does not say how many.
+const LOOP_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// A row of the catalogue.
 #[derive(Debug)]
@@ -98,7 +102,7 @@ impl Who {
 
 impl Failure {
     /// The row of a failure.
-    pub(super) fn of(error: &MintError) -> Option<&'static Self> {
+    fn of(error: &MintError) -> Option<&'static Self> {
         let fits = |row: &&Self| row.cause == error.cause;
         let by_code = || error.code.and_then(Self::by_code).filter(fits);
         let by_status = || Self::by_status(error.hop, error.status?).filter(fits);
@@ -110,7 +114,7 @@ impl Failure {
 
     /// The row of an AADSTS code. Entra splits its codes further now and then: what begins like the
     /// federation mismatch is one.
-    pub(super) fn by_code(code: u32) -> Option<&'static Self> {
+    fn by_code(code: u32) -> Option<&'static Self> {
         let of = |code: u32| {
             let has = |row: &&Self| matches!(row.when, When::Codes(codes) if codes.contains(&code));
             entra::CODES.iter().find(has)
@@ -119,7 +123,7 @@ impl Failure {
     }
 
     /// The row of an HTTP status that is not 2xx, where it has one.
-    pub(super) fn by_status(hop: Hop, status: u16) -> Option<&'static Self> {
+    fn by_status(hop: Hop, status: u16) -> Option<&'static Self> {
         let has = |row: &&Self| match row.when {
             When::Status(hops, ranges) => {
                 hops.contains(&hop) && ranges.iter().any(|range| range.contains(&status))
@@ -145,6 +149,72 @@ impl fmt::Display for Failure {
                 )
             }
             (_, Class::Terminal | Class::Awaited) => write!(f, "{meaning}; {who} must {remedy}"),
+        }
+    }
+}
+
+// === impl MintError ===
+
+impl MintError {
+    /// Of an answer of Entra that is not 2xx. The status decides first, the code refines
+    /// (learn.microsoft.com, "Microsoft Entra authentication and authorization error codes").
+    pub fn entra(status: u16, codes: &[u32], retry_after: Option<SignedDuration>) -> Self {
+        let known = codes
+            .iter()
+            .find_map(|&code| Some((code, Failure::by_code(code)?.cause)));
+        let (code, cause) = match (cause_of_status(Hop::Entra, status), known) {
+            (Cause::EntraRefused, Some((code, cause))) => (Some(code), cause),
+            (cause, _) => (codes.first().copied(), cause),
+        };
+        let pause = (code == Some(LOOP_DETECTED)).then_some(LOOP_PAUSE);
+        Self {
+            status: Some(status),
+            code,
+            retry_after: retry_after.or(pause).map(cap),
+            ..Self::new(Hop::Entra, cause)
+        }
+    }
+
+    /// Of an answer of the registry that is not 2xx.
+    pub fn registry(hop: Hop, status: u16, retry_after: Option<SignedDuration>) -> Self {
+        Self {
+            status: Some(status),
+            retry_after: retry_after.map(cap),
+            ..Self::new(hop, cause_of_status(hop, status))
+        }
+    }
+
+    /// How it is retried.
+    pub fn class(&self) -> Class {
+        Failure::of(self).map_or(Class::Retryable, |failure| failure.class)
+    }
+}
+
+fn cap(retry_after: SignedDuration) -> SignedDuration {
+    retry_after.clamp(SignedDuration::ZERO, RETRY_AFTER_CAP)
+}
+
+fn cause_of_status(hop: Hop, status: u16) -> Cause {
+    Failure::by_status(hop, status).map_or(Cause::Malformed, |failure| failure.cause)
+}
+
+impl fmt::Display for MintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.hop {
+            Hop::Assertion => "Assertion",
+            Hop::Entra => "Microsoft Entra",
+            Hop::Exchange => "Token exchange",
+            Hop::Token => "Repository token",
+        };
+        f.write_str(who)?;
+        match (self.status, self.code) {
+            (Some(status), Some(code)) => write!(f, " (HTTP {status}, AADSTS{code})")?,
+            (Some(status), None) => write!(f, " (HTTP {status})")?,
+            (None, _) => {}
+        }
+        match Failure::of(self) {
+            Some(failure) => write!(f, ": {failure}"),
+            None => Ok(()),
         }
     }
 }

@@ -188,3 +188,93 @@ fn newer_codes_of_the_federation_family_are_mismatches() {
         assert_eq!(error.cause, Cause::EntraRefused, "{code}");
     }
 }
+
+
+#[test]
+fn the_status_decides_before_the_code() {
+    for (status, codes, cause, code) in [
+        (429, &[700_213][..], Cause::Throttled, Some(700_213)),
+        (503, &[700_213], Cause::Unavailable, Some(700_213)),
+        (408, &[90_002], Cause::Unavailable, Some(90_002)),
+        (307, &[90_002], Cause::Malformed, Some(90_002)),
+        (204, &[90_002], Cause::Malformed, Some(90_002)),
+        (401, &[90_002], Cause::UnknownIdentity, Some(90_002)),
+        // The first code that is known says most.
+        (400, &[1, 90_002], Cause::UnknownIdentity, Some(90_002)),
+        (400, &[1, 2], Cause::EntraRefused, Some(1)),
+        (400, &[], Cause::EntraRefused, None),
+    ] {
+        let error = MintError::entra(status, codes, None);
+        assert_eq!(
+            (error.cause, error.code),
+            (cause, code),
+            "{status} {codes:?}"
+        );
+    }
+}
+
+#[test]
+fn a_registry_is_told_by_its_status() {
+    for (status, cause, class) in [
+        (400, Cause::RequestRefused, Class::Terminal),
+        (401, Cause::RegistryRefused, Class::Propagation),
+        (403, Cause::RegistryForbidden, Class::Propagation),
+        (404, Cause::Malformed, Class::Retryable),
+        (408, Cause::Unavailable, Class::Retryable),
+        (429, Cause::Throttled, Class::Retryable),
+        (302, Cause::Malformed, Class::Retryable),
+        (500, Cause::Unavailable, Class::Retryable),
+        (999, Cause::Unavailable, Class::Retryable),
+    ] {
+        let error = MintError::registry(Hop::Exchange, status, None);
+        assert_eq!((error.cause, error.class()), (cause, class), "{status}");
+    }
+}
+
+#[test]
+fn a_loop_is_answered_with_minutes_of_silence() {
+    let seen = MintError::entra(400, &[LOOP_DETECTED], None);
+    assert_eq!(seen.retry_after, Some(LOOP_PAUSE));
+    let other = MintError::entra(400, &[90_055], None);
+    assert_eq!(other.retry_after, None);
+}
+
+#[test]
+fn only_an_assertion_that_was_refused_as_such_is_minted_anew() {
+    for (code, anew) in [
+        (700_024, true),
+        (500_133, true),
+        (50_012, true),
+        (50_013, true),
+        (700_027, false),
+        (700_213, false),
+    ] {
+        let error = MintError::entra(401, &[code], None);
+        assert_eq!(error.wants_fresh_assertion(), anew, "{code}");
+    }
+    // A server that fails is not asked twice, whatever code it gives.
+    assert!(!MintError::entra(503, &[700_024], None).wants_fresh_assertion());
+}
+
+#[test]
+fn a_retry_after_of_a_year_is_capped() {
+    let year = Some(SignedDuration::from_hours(24 * 365));
+    assert_eq!(
+        MintError::entra(429, &[], year).retry_after,
+        Some(RETRY_AFTER_CAP)
+    );
+    let past = Some(SignedDuration::from_secs(-1));
+    assert_eq!(
+        MintError::registry(Hop::Exchange, 429, past).retry_after,
+        Some(SignedDuration::ZERO)
+    );
+}
+
+#[test]
+fn the_text_names_hop_status_and_code() {
+    let text = MintError::entra(401, &[700_213], None).to_string();
+    assert!(
+        text.starts_with("Microsoft Entra (HTTP 401, AADSTS700213): no federated"),
+        "{text}"
+    );
+}

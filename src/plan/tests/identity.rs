@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::api::ServiceAccountIdentity;
+use crate::credential::Identity;
 
 const CLIENT: &str = "33333333-3333-3333-3333-333333333333";
+const OTHER_CLIENT: &str = "55555555-5555-5555-5555-555555555555";
 const TENANT: &str = "44444444-4444-4444-4444-444444444444";
 
 fn facts() -> ServiceAccountFacts {
@@ -15,46 +17,64 @@ fn facts() -> ServiceAccountFacts {
     }
 }
 
-fn found(facts: ServiceAccountFacts) -> ServiceAccountState {
-    ServiceAccountState::Found(Box::new(facts))
+fn found(facts: ServiceAccountFacts) -> Option<ServiceAccountState> {
+    Some(ServiceAccountState::Found(Box::new(facts)))
 }
 
-/// An object that names `puller`, in a namespace to which the policy gives nothing.
-fn impersonating(account: ServiceAccountState) -> World {
-    let mut world = World::of(&[CONTOSO]);
-    world.forbid_everything();
-    world.settings.controller = None;
-    world.federation = Err(MintError::new(Hop::Assertion, Cause::NoAssertion));
-    world.object.spec.identity = Some(ServiceAccountIdentity {
+fn puller() -> Option<ServiceAccountIdentity> {
+    Some(ServiceAccountIdentity {
         service_account_name: "puller".into(),
         client_id: None,
         tenant_id: None,
-    });
+    })
+}
+
+/// An object that names `puller`, in a namespace to which the policy gives nothing.
+fn impersonating(account: Option<ServiceAccountState>) -> World {
+    let mut world = World::of(&[CONTOSO]);
+    world.forbid_everything();
+    world.configure(|settings| settings.controller = None);
+    world.learn(|cluster| cluster.own = Err(MintError::new(Hop::Assertion, Cause::NoAssertion)));
+    world.edit(|spec| spec.identity = puller());
     world.service_account = account;
     world
 }
 
-fn minted_as(world: &World) -> Identity {
-    let plan = world.plan();
-    let mint = plan.mints().next().expect("a mint");
-    mint.identity.clone()
+fn ready() -> World {
+    let mut world = impersonating(found(facts()));
+    world.look();
+    assert_eq!(conditions(world.status()), READY);
+    world
+}
+
+fn minted_as(world: &mut World) -> Identity {
+    let look = world.look_failing(unavailable());
+    look.mints.last().expect("a mint").identity.clone()
+}
+
+/// Looks as often as asked for in one resync interval: a `ServiceAccount` is read again by then.
+fn resync(world: &mut World) -> Vec<Look> {
+    let until = world.now + world.facts.cluster.resync_interval;
+    world.pass(until, |_| Ok(LIFE))
 }
 
 #[test]
-fn the_service_account_says_who_is_asked_as_and_the_object_says_it_louder() {
+fn ids_of_the_object_come_before_those_of_the_service_account() {
     let mut world = impersonating(found(facts()));
-    let identity = minted_as(&world);
+    let identity = minted_as(&mut world);
     assert_eq!(identity.client_id.as_str(), CLIENT);
     assert_eq!(identity.tenant_id.as_str(), TENANT);
     assert_eq!(identity.subject.name, "system:serviceaccount:demo:puller");
     assert_eq!(identity.subject.service_account_uid, "puller-uid");
     assert_eq!(identity.subject.audience, "api://AzureCRTokenExchange");
 
-    let named = world.object.spec.identity.as_mut().unwrap();
-    named.client_id = Some("55555555-5555-5555-5555-555555555555".into());
-    named.tenant_id = Some("contoso.onmicrosoft.com".into());
-    let identity = minted_as(&world);
-    assert!(identity.client_id.as_str().starts_with("5555"));
+    world.edit(|spec| {
+        let named = spec.identity.as_mut().unwrap();
+        named.client_id = Some(OTHER_CLIENT.into());
+        named.tenant_id = Some("contoso.onmicrosoft.com".into());
+    });
+    let identity = minted_as(&mut world);
+    assert_eq!(identity.client_id.as_str(), OTHER_CLIENT);
     assert_eq!(identity.tenant_id.as_str(), "contoso.onmicrosoft.com");
 }
 
@@ -63,68 +83,122 @@ fn the_tenant_has_a_default_and_the_client_id_has_none() {
     let mut account = facts();
     account.tenant_id = None;
     let mut world = impersonating(found(account.clone()));
-    world.settings.default_tenant_id = Some(TENANT.parse().unwrap());
-    assert_eq!(minted_as(&world).tenant_id.as_str(), TENANT);
+    world.configure(|settings| settings.default_tenant_id = Some(TENANT.parse().unwrap()));
+    assert_eq!(minted_as(&mut world).tenant_id.as_str(), TENANT);
     // Not even where the controller has one.
-    let own = "11111111-1111-1111-1111-111111111111".parse().unwrap();
-    world.settings.controller = Some((own, TENANT.parse().unwrap()));
     account.client_id = None;
-    world.service_account = found(account);
-    assert!(world.look().is_idle());
-    assert_eq!(
-        conditions(world.status()),
-        [
-            "Ready=False/ClientIdMissing",
-            "Stalled=True/ClientIdMissing"
-        ]
-    );
+    let mut world = impersonating(found(account));
+    let own = "11111111-1111-1111-1111-111111111111".parse().unwrap();
+    world.configure(|settings| settings.controller = Some((own, TENANT.parse().unwrap())));
+    let look = world.look();
+    assert!(look.mints.is_empty(), "{look:?}");
+    let expected = [
+        "Ready=False/ClientIdMissing",
+        "Stalled=True/ClientIdMissing",
+    ];
+    assert_eq!(conditions(world.status()), expected);
 }
 
 #[test]
-fn a_service_account_picks_among_the_audiences_that_the_operator_allows() {
+fn a_service_account_picks_among_the_allowed_audiences() {
     let wanting = |audience: &str| {
         let mut account = facts();
         account.audience = Some(audience.into());
         impersonating(found(account))
     };
-    let identity = minted_as(&wanting("api://AzureADTokenExchange"));
+    let identity = minted_as(&mut wanting("api://AzureADTokenExchange"));
     assert_eq!(identity.subject.audience, "api://AzureADTokenExchange");
     let mut world = wanting("https://kubernetes.default.svc");
-    assert!(world.look().is_idle());
+    assert!(world.look().mints.is_empty());
     assert_eq!(
         conditions(world.status())[1],
         "Stalled=True/InvalidIdentity"
     );
-    let told = &world.status().conditions[0].message;
-    assert!(told.contains("--impersonation-audiences"), "{told}");
-    assert!(!told.contains("kubernetes.default"), "{told}");
+    let text = message(world.status(), ConditionType::Ready);
+    assert!(text.contains("--impersonation-audiences"), "{text}");
+    assert!(!text.contains("kubernetes.default"), "{text}");
 }
 
 #[test]
-fn the_controllers_own_service_account_cannot_be_named() {
+fn acrcreds_own_service_account_cannot_be_named() {
+    // Whichever way its name is known, and also while the token file cannot be read.
+    let own_claims = |world: &mut World, name: &str| {
+        let mut claims = World::of(&[]).facts.cluster.own.clone();
+        claims.as_mut().unwrap().subject.name = name.into();
+        world.learn(|cluster| cluster.own = claims);
+    };
+    let puller = "system:serviceaccount:demo:puller";
+    let other = "system:serviceaccount:acrcred-system:acrcred";
+    for (claims, user, may) in [
+        (Some(puller), None, false),
+        (Some(puller), Some(other), false),
+        (None, Some(puller), false),
+        (Some(other), Some(puller), false),
+        (Some(other), None, true),
+        (None, Some(other), true),
+        (Some(other), Some(other), true),
+    ] {
+        let mut world = impersonating(found(facts()));
+        world.learn(|cluster| cluster.own_user = user.map(str::to_owned));
+        if let Some(claims) = claims {
+            own_claims(&mut world, claims);
+        }
+        let look = world.look();
+        assert_eq!(!look.mints.is_empty(), may, "{claims:?} {user:?}");
+        if !may {
+            let expected = ["Ready=False/Forbidden", "Stalled=True/Forbidden"];
+            assert_eq!(conditions(world.status()), expected);
+        }
+    }
+}
+
+#[test]
+fn without_its_own_name_acrcred_uses_no_service_account() {
     let mut world = impersonating(found(facts()));
-    world.federation = World::of(&[CONTOSO]).federation;
-    assert_eq!(minted_as(&world).client_id.as_str(), CLIENT);
-    let own = world.federation.as_mut().unwrap();
-    own.subject.name = "system:serviceaccount:demo:puller".into();
-    assert!(world.look().is_idle());
-    assert_eq!(conditions(world.status())[1], "Stalled=True/Forbidden");
+    world.learn(|cluster| cluster.own_user = None);
+    let start = world.now;
+    for look in world.pass(start + secs(600), |_| Ok(LIFE)) {
+        assert!(look.mints.is_empty() && look.calls.is_empty(), "{look:?}");
+    }
+    let own = "system:serviceaccount:acrcred-system:acrcred";
+    world.learn(|cluster| cluster.own_user = Some(own.into()));
+    let start = world.now;
+    world.until_minted(|_| Ok(LIFE));
+    assert!(
+        world.now <= start + secs(72),
+        "{}",
+        world.now.duration_since(start)
+    );
+    assert_eq!(conditions(world.status()), READY);
 }
 
 #[test]
-fn nothing_is_asked_for_with_a_broken_identity_and_it_heals() {
+fn an_unknown_own_name_takes_nothing_away() {
+    let mut world = ready();
+    world.learn(|cluster| cluster.own_user = None);
+    world.restart();
+    let start = world.now;
+    for look in world.pass(start + secs(1_800), |_| Ok(LIFE)) {
+        assert!(
+            look.mints.is_empty() && look.writes().is_empty(),
+            "{look:?}"
+        );
+    }
+    assert_eq!(hosts(world.secret()), [CONTOSO]);
+    assert_eq!(conditions(world.status())[0], READY[0]);
+}
+
+#[test]
+fn a_broken_identity_mints_nothing_until_it_is_repaired() {
     let with = |change: fn(&mut ServiceAccountFacts)| {
         let mut account = facts();
         change(&mut account);
         found(account)
     };
+    let (missing, forbidden) = (ServiceAccountState::Missing, ServiceAccountState::Forbidden);
     for (account, kind, reason) in [
-        (
-            ServiceAccountState::Missing,
-            "Reconciling",
-            "ServiceAccountNotFound",
-        ),
-        (ServiceAccountState::Forbidden, "Stalled", "Forbidden"),
+        (Some(missing), "Reconciling", "ServiceAccountNotFound"),
+        (Some(forbidden), "Stalled", "Forbidden"),
         (with(|a| a.client_id = None), "Stalled", "ClientIdMissing"),
         (
             with(|a| a.client_id = Some("../x".into())),
@@ -142,46 +216,54 @@ fn nothing_is_asked_for_with_a_broken_identity_and_it_heals() {
             "InvalidIdentity",
         ),
         (with(|a| a.tenant_id = None), "Stalled", "InvalidIdentity"),
+        (None, "Reconciling", "UpstreamUnavailable"),
     ] {
         let mut world = impersonating(account.clone());
         let mut last = world.look();
-        assert!(last.is_idle(), "{account:?}");
+        assert!(last.mints.is_empty(), "{account:?}");
         let expected = [
             format!("Ready=False/{reason}"),
             format!("{kind}=True/{reason}"),
         ];
         assert_eq!(conditions(world.status()), expected, "{account:?}");
-        let told = &world.status().conditions[0].message;
-        assert!(!told.contains("../x") && told.contains("puller"), "{told}");
-        // Looked at again after a second at first, then once a minute, and told no more.
+        let text = message(world.status(), ConditionType::Ready);
+        assert!(!text.contains("../x") && text.contains("puller"), "{text}");
+        // Read again after a second at first, then once a minute, and reported no more.
         for _ in 0..12 {
             let before = world.now;
             last = world.wake(&last, |_| Ok(LIFE));
             let wait = world.now.duration_since(before);
             assert!(wait <= secs(72), "{account:?} {wait}");
-            assert_eq!(last.settled.status, None, "{account:?}");
+            assert!(last.is_idle(), "{account:?} {last:?}");
         }
         world.service_account = found(facts());
-        world.wake(&last, |_| Ok(LIFE));
+        let start = world.now;
+        world.until_minted(|_| Ok(LIFE));
+        assert!(world.now <= start + secs(72), "{account:?}");
         assert_eq!(conditions(world.status()), READY, "{account:?}");
     }
 }
 
 #[test]
-fn what_an_identity_got_goes_with_it() {
+fn credentials_of_an_identity_leave_with_it() {
     let unannotated = ServiceAccountFacts {
         client_id: None,
         ..facts()
     };
     for is_suspended in [false, true] {
-        for account in [ServiceAccountState::Missing, found(unannotated.clone())] {
-            let mut world = impersonating(found(facts()));
-            world.look();
-            assert_eq!(hosts(world.secret()), [CONTOSO]);
-            world.object.spec.suspend = is_suspended;
+        for account in [
+            Some(ServiceAccountState::Missing),
+            found(unannotated.clone()),
+        ] {
+            let mut world = ready();
+            if is_suspended {
+                world.edit(|spec| spec.suspend = true);
+                world.look();
+            }
             world.service_account = account;
-            let look = world.look();
-            assert!(look.minted().is_empty());
+            for look in resync(&mut world) {
+                assert!(look.mints.is_empty(), "{look:?}");
+            }
             assert_eq!(hosts(world.secret()), Vec::<String>::new());
             assert!(conditions(world.status())[0].starts_with("Ready=False/"));
         }
@@ -189,39 +271,69 @@ fn what_an_identity_got_goes_with_it() {
 }
 
 #[test]
-fn what_cannot_be_read_for_the_moment_takes_nothing_away() {
-    for account in [ServiceAccountState::Forbidden, ServiceAccountState::Unread] {
-        let mut world = impersonating(found(facts()));
-        world.look();
-        world.service_account = account;
-        assert!(world.look().is_idle());
+fn an_account_that_cannot_be_read_takes_nothing_away() {
+    for account in [None, Some(ServiceAccountState::Forbidden)] {
+        let mut world = ready();
+        world.service_account = account.clone();
+        for look in resync(&mut world) {
+            assert!(
+                look.mints.is_empty() && look.statuses.is_empty(),
+                "{look:?}"
+            );
+        }
         assert_eq!(conditions(world.status()), READY);
         world.advance(LIFE / 2);
         world.look();
         assert_eq!(hosts(world.secret()), [CONTOSO]);
-        assert!(conditions(world.status())[0].starts_with("Ready=True"));
-        assert!(conditions(world.status())[1].starts_with("RefreshFailing"));
+        let status = conditions(world.status());
+        assert_eq!(status[0], READY[0]);
+        let is_reported = status.len() == 2 && status[1].starts_with("RefreshFailing=True");
+        assert!(is_reported, "{account:?}: {status:?}");
     }
 }
 
 #[test]
-fn another_client_id_is_minted_for_at_once_and_a_new_uid_is_not() {
-    let mut world = impersonating(found(facts()));
-    world.look();
-    let mut account = facts();
-    account.uid = "re-created".into();
-    world.service_account = found(account.clone());
-    assert!(world.look().is_idle());
-    account.client_id = Some("55555555-5555-5555-5555-555555555555".into());
-    world.service_account = found(account);
-    assert_eq!(world.look().minted(), [CONTOSO]);
+fn an_account_is_read_before_each_mint() {
+    let mut world = ready();
+    world.advance(LIFE / 2);
+    // Removed a moment ago.
+    world.service_account = Some(ServiceAccountState::Missing);
+    let look = world.look();
+    assert_eq!((look.minted(), look.reads), (vec![], 1), "{look:?}");
+    assert_eq!(hosts(world.secret()), Vec::<String>::new());
 }
 
 #[test]
-fn the_status_says_what_entra_must_trust_before_anything_worked() {
+fn another_client_id_is_minted_for_and_another_uid_is_not() {
+    let mut world = ready();
+    let mut account = facts();
+    account.uid = "re-created".into();
+    world.service_account = found(account.clone());
+    for look in resync(&mut world) {
+        assert!(look.mints.is_empty(), "{look:?}");
+    }
+    account.client_id = Some(OTHER_CLIENT.into());
+    world.service_account = found(account);
+    let looks = resync(&mut world);
+    let minted: Vec<&str> = looks.iter().flat_map(Look::minted).collect();
+    assert_eq!(minted, [CONTOSO]);
+}
+
+#[test]
+fn a_resync_reads_the_account_once_and_a_rotation_does_too() {
+    let mut world = ready();
+    let reads: usize = resync(&mut world).iter().map(|look| look.reads).sum();
+    assert_eq!(reads, 1);
+    world.advance(LIFE / 2);
+    let look = world.look();
+    assert_eq!((look.minted(), look.reads), (vec![CONTOSO], 1));
+}
+
+#[test]
+fn the_federated_credential_is_shown_before_anything_works() {
     let mut world = impersonating(found(facts()));
     world.look_failing(MintError::entra(401, &[700_213], None));
-    let identity = world.status().identity.clone().expect("the facts");
+    let identity = world.status().identity.clone().expect("an identity");
     assert_eq!(identity.issuer, None, "no assertion was seen yet");
     assert_eq!(identity.subject, "system:serviceaccount:demo:puller");
     assert_eq!(identity.audience, "api://AzureCRTokenExchange");
@@ -229,30 +341,62 @@ fn the_status_says_what_entra_must_trust_before_anything_worked() {
         (&*identity.tenant_id, &*identity.client_id),
         (TENANT, CLIENT)
     );
-    let told = &world.status().conditions[0].message;
+    let text = message(world.status(), ConditionType::Ready);
     assert!(
-        told.contains("subject system:serviceaccount:demo:puller"),
-        "{told}"
+        text.contains("subject system:serviceaccount:demo:puller"),
+        "{text}"
     );
 }
 
 #[test]
-fn what_the_controller_minted_does_not_outlive_the_policy_under_another_identity() {
-    for (is_allowed, left) in [(true, &[CONTOSO][..]), (false, &[])] {
-        let mut world = World::ready(&[CONTOSO]);
-        if !is_allowed {
-            world.forbid_everything();
-        }
-        world.service_account = found(facts());
-        world.edit(|spec| {
-            spec.identity = Some(ServiceAccountIdentity {
-                service_account_name: "puller".into(),
-                client_id: None,
-                tenant_id: None,
-            });
-        });
-        // What replaces it cannot be had.
-        world.look_failing(unavailable());
-        assert_eq!(hosts(world.secret()), left, "{is_allowed}");
+fn the_learnt_issuer_is_shown_and_outlives_a_restart() {
+    let mut world = impersonating(found(facts()));
+    world.learn(|cluster| cluster.issuer = Some("https://learnt.example/".into()));
+    world.look();
+    let issuer = |world: &World| world.status().identity.as_ref().unwrap().issuer.clone();
+    assert_eq!(issuer(&world).as_deref(), Some("https://learnt.example/"));
+    world.learn(|cluster| cluster.issuer = None);
+    world.restart();
+    for look in resync(&mut world) {
+        assert!(look.is_idle(), "{look:?}");
     }
+    assert_eq!(issuer(&world).as_deref(), Some("https://learnt.example/"));
+}
+
+#[test]
+fn credentials_of_the_controller_do_not_outlive_the_policy() {
+    for (is_allowed, left) in [(true, &[CONTOSO][..]), (false, &[])] {
+        for is_restarted in [false, true] {
+            let mut world = World::ready(&[CONTOSO]);
+            if !is_allowed {
+                world.forbid_everything();
+            }
+            world.service_account = found(facts());
+            world.edit(|spec| spec.identity = puller());
+            if is_restarted {
+                world.restart();
+            }
+            // What replaces it cannot be had.
+            world.look_failing(unavailable());
+            assert_eq!(hosts(world.secret()), left, "{is_allowed} {is_restarted}");
+        }
+    }
+}
+
+#[test]
+fn a_former_identitys_credential_stays_until_replaced() {
+    let mut world = World::ready(&[CONTOSO]);
+    let before = entry(world.secret(), CONTOSO);
+    world.service_account = found(facts());
+    world.edit(|spec| spec.identity = puller());
+    let look = world.look_failing(unavailable());
+    assert_eq!(entry(world.secret(), CONTOSO), before);
+    let expected = [
+        "Ready=True/Issued",
+        "RefreshFailing=True/UpstreamUnavailable",
+    ];
+    assert_eq!(conditions(world.status()), expected);
+    world.wake(&look, |_| Ok(LIFE));
+    assert_ne!(entry(world.secret(), CONTOSO), before);
+    assert_eq!(conditions(world.status()), READY);
 }

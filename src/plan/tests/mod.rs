@@ -1,20 +1,27 @@
 //! Table tests of the decisions, and the little world that they play in.
 
+mod admission;
+mod api_server;
+mod basics;
+mod clock;
 mod failures;
 mod fresh;
 mod identity;
+mod memory;
 mod metadata;
 mod ownership;
 mod policy;
+mod properties;
 mod races;
-mod random;
 mod refresh;
 mod repositories;
 mod schedule;
+mod sealed;
 mod suspend;
 mod tampering;
 mod tokens;
 mod world;
+mod writes;
 
 use std::collections::BTreeMap;
 
@@ -24,12 +31,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{
-    ADOPT_ANNOTATION, AcrCredentialStatus, ConditionType, KIND, MANAGED_BY_LABEL,
-    MINTED_ANNOTATION, OWNER_UID_ANNOTATION, Registry, SecretTemplate,
+    AcrCredential, AcrCredentialStatus, ConditionType, KIND, MANAGED_BY_LABEL, OWNER_ANNOTATION,
+    Reason, Registry, SecretTemplate,
 };
 use crate::credential::{
-    Audience, Authority, Cause, Class, Cloud, DockerConfig, EnabledCloud, Failure, Hop, Scope,
-    Token, When, catalogue,
+    Audience, Authority, Cause, Class, Cloud, Clouds, EnabledCloud, Failure, Hop, MintError,
+    MintRequest, Scope, Token, When, catalogue,
 };
 use world::{Look, World};
 
@@ -149,22 +156,14 @@ fn template(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> SecretTemp
     }
 }
 
-/// Server-side apply, as far as we use it.
-fn merge(there: &mut Secret, applied: &Secret) {
-    let (old, new) = (&mut there.metadata, &applied.metadata);
-    old.labels
-        .get_or_insert_default()
-        .extend(new.labels.clone().unwrap_or_default());
-    old.annotations
-        .get_or_insert_default()
-        .extend(new.annotations.clone().unwrap_or_default());
-    let owners = old.owner_references.get_or_insert_default();
-    for owner in new.owner_references.iter().flatten() {
-        owners.retain(|there| there.uid != owner.uid);
-        owners.push(owner.clone());
+/// The answer of an API server that is not well, or of a webhook.
+fn refused() -> SecretAnswer {
+    SecretAnswer::Failed {
+        problem: Problem {
+            reason: Reason::SecretWriteFailed,
+            message: "refused".into(),
+            needs_action: true,
+        },
+        retry_after: SignedDuration::ZERO,
     }
-    there
-        .data
-        .get_or_insert_default()
-        .extend(applied.data.clone().unwrap_or_default());
 }

@@ -8,15 +8,19 @@ const STALLED: [&str; 2] = [
     "Stalled=True/ControllerIdentityNotAllowed",
 ];
 
+fn allow(world: &mut World, rule: &str) {
+    world.configure(|settings| settings.policy = Policy::new(vec![rule.parse().unwrap()]));
+}
+
 /// That the one write took away all but `left`, from just the Secret that was there.
-fn assert_shrunk(world: &mut World, look: &Look, before: &Secret, left: &[&str]) {
-    let [SecretWrite::Apply(applied)] = &look.writes[..] else {
-        panic!("{:?}", look.writes)
+fn assert_shrunk(world: &World, look: &Look, before: &Secret, left: &[&str]) {
+    let [SecretCall::Replace(_, write)] = &look.calls[..] else {
+        panic!("{look:?}")
     };
-    assert_eq!(applied.metadata.uid, before.metadata.uid);
+    let (sent, stored) = (&write.secret.metadata, &before.metadata);
     assert_eq!(
-        applied.metadata.resource_version,
-        before.metadata.resource_version
+        (&sent.uid, &sent.resource_version),
+        (&stored.uid, &stored.resource_version)
     );
     assert_eq!(hosts(world.secret()), left);
     for host in left {
@@ -29,26 +33,24 @@ fn assert_shrunk(world: &mut World, look: &Look, before: &Secret, left: &[&str])
 fn a_namespace_that_the_policy_does_not_name_gets_nothing() {
     for namespace in ["other", "demo2", ""] {
         let mut world = World::of(&[CONTOSO]);
-        world.object.metadata.namespace = Some(namespace.into());
+        world.change(|object| object.metadata.namespace = Some(namespace.into()));
         let look = world.look();
-        assert!(look.is_idle(), "{namespace}");
-        assert_eq!(conditions(world.status()), STALLED);
-        assert_eq!(look.settled.wake_at, None);
-        assert_eq!(world.status().identity, None);
-        let told = message(world.status(), ConditionType::Ready);
         assert!(
-            told.ends_with(&format!(
-                "--allow-controller-identity {namespace}/{CONTOSO}"
-            )),
-            "{told}"
+            look.mints.is_empty() && look.calls.is_empty(),
+            "{namespace}"
         );
+        assert_eq!(conditions(world.status()), STALLED);
+        assert_eq!(world.status().identity, None);
+        let text = message(world.status(), ConditionType::Ready);
+        let expected = format!("--allow-controller-identity {namespace}/{CONTOSO}");
+        assert!(text.ends_with(&expected), "{text}");
     }
 }
 
 #[test]
 fn a_policy_for_one_registry_is_none_for_another() {
     let mut world = World::of(&[CONTOSO, FABRIKAM]);
-    world.settings.policy = Policy::new(vec![PolicyRule::new("demo", CONTOSO)]);
+    allow(&mut world, &format!("demo/{CONTOSO}"));
     assert_eq!(world.look().minted(), [CONTOSO]);
     assert_eq!(hosts(world.secret()), [CONTOSO]);
     assert_eq!(conditions(world.status()), STALLED);
@@ -56,40 +58,60 @@ fn a_policy_for_one_registry_is_none_for_another() {
 
 #[test]
 fn a_revoked_entitlement_takes_its_entry_at_once() {
+    type Change = fn(&mut World);
+    let cases: [(Change, &[&str], &str); 4] = [
+        (
+            |w| allow(w, &format!("demo/{FABRIKAM}")),
+            &[FABRIKAM],
+            STALLED[0],
+        ),
+        (World::forbid_everything, &[], STALLED[0]),
+        (
+            |w| w.edit(|spec| drop(spec.registries.remove(0))),
+            &[FABRIKAM],
+            "Ready=True/",
+        ),
+        (
+            |w| w.configure(|settings| settings.clouds = Clouds::from_iter([])),
+            &[],
+            "Ready=False/RegistryNotAllowed",
+        ),
+    ];
     for suspend in [false, true] {
-        for (change, left, reason) in [
-            (
-                (|w| w.settings.policy = Policy::new(vec![PolicyRule::new("demo", FABRIKAM)]))
-                    as fn(&mut World),
-                &[FABRIKAM][..],
-                "Ready=False/ControllerIdentityNotAllowed",
-            ),
-            (|w| w.forbid_everything(), &[], STALLED[0]),
-            (
-                |w| w.edit(|spec| drop(spec.registries.remove(0))),
-                &[FABRIKAM],
-                "Ready=True/",
-            ),
-            (
-                |w| w.settings.clouds = Clouds::from_iter([]),
-                &[],
-                "Ready=False/RegistryNotAllowed",
-            ),
-        ] {
+        for (change, left, reason) in cases {
             let mut world = World::ready(&[CONTOSO, FABRIKAM]);
             let before = world.secret().clone();
             world.advance(secs(60));
-            world.object.spec.suspend = suspend;
+            world.edit(|spec| spec.suspend = suspend);
+            world.look();
             change(&mut world);
             let look = world.look();
-            assert_shrunk(&mut world, &look, &before, left);
-            assert!(
-                conditions(world.status())[0].starts_with(reason),
-                "{:?}",
-                world.status()
-            );
+            assert_shrunk(&world, &look, &before, left);
+            let status = conditions(world.status());
+            assert!(status[0].starts_with(reason), "{status:?}");
         }
     }
+}
+
+#[test]
+fn a_registry_that_is_being_removed_is_still_in_the_status() {
+    // A new process must know what the Secret holds.
+    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
+    world.api.refusal = Some(refused());
+    world.edit(|spec| drop(spec.registries.remove(0)));
+    world.look();
+    let rows: Vec<&str> = world
+        .status()
+        .registries
+        .iter()
+        .map(|row| row.server.as_str())
+        .collect();
+    assert_eq!(rows, [FABRIKAM, CONTOSO]);
+    world.restart();
+    world.api.refusal = None;
+    world.look();
+    assert_eq!(hosts(world.secret()), [FABRIKAM]);
+    assert_eq!(world.status().registries.len(), 1);
 }
 
 #[test]
@@ -113,62 +135,58 @@ fn hostile_hosts_are_never_minted_for() {
         "",
     ] {
         let mut world = World::of(&[server, CONTOSO]);
-        world.settings.policy = Policy::new(vec![PolicyRule::new("*", "*")]);
+        allow(&mut world, "*/*");
         assert_eq!(world.look().minted(), [CONTOSO], "{server}");
-        assert_eq!(
-            conditions(world.status()),
-            [
-                "Ready=False/RegistryNotAllowed",
-                "Stalled=True/RegistryNotAllowed"
-            ]
-        );
-        let told = message(world.status(), ConditionType::Ready);
-        assert!(
-            !["evil", "xn--", "amazon"]
-                .iter()
-                .any(|part| told.contains(part)),
-            "{told}"
-        );
+        assert_eq!(hosts(world.secret()), [CONTOSO]);
+        let expected = [
+            "Ready=False/RegistryNotAllowed",
+            "Stalled=True/RegistryNotAllowed",
+        ];
+        assert_eq!(conditions(world.status()), expected);
+        let text = message(world.status(), ConditionType::Ready);
+        let parts = ["evil", "xn--", "amazon"];
+        assert!(!parts.iter().any(|part| text.contains(part)), "{text}");
     }
 }
 
 #[test]
 fn a_cloud_that_is_not_enabled_is_refused_by_name() {
     let mut world = World::of(&["contoso.azurecr.cn", CONTOSO]);
-    world.settings.clouds = Clouds::default();
+    world.configure(|settings| settings.clouds = Clouds::default());
     assert_eq!(world.look().minted(), [CONTOSO]);
     assert_eq!(
         conditions(world.status())[0],
         "Ready=False/RegistryNotAllowed"
     );
-    let told = message(world.status(), ConditionType::Ready);
+    let text = message(world.status(), ConditionType::Ready);
     assert!(
-        told.contains("AzureChinaCloud") && told.contains("--clouds"),
-        "{told}"
+        text.contains("AzureChinaCloud") && text.contains("--clouds"),
+        "{text}"
     );
 }
 
 #[test]
-fn a_field_that_is_not_served_is_never_minted_for() {
-    let attach = Attach {
-        service_accounts: vec!["default".into()],
+fn an_object_with_an_unsupported_field_is_never_minted_for() {
+    let attach = || {
+        Some(Attach {
+            service_accounts: vec!["default".into()],
+        })
     };
     let mut fresh = World::of(&[CONTOSO]);
-    fresh.edit(|spec| spec.attach = Some(attach.clone()));
-    assert!(fresh.look().is_idle());
-    assert_eq!(
-        conditions(fresh.status()),
-        [
-            "Ready=False/FieldNotSupported",
-            "Stalled=True/FieldNotSupported"
-        ]
-    );
+    fresh.edit(|spec| spec.attach = attach());
+    let look = fresh.look();
+    assert!(look.mints.is_empty() && look.calls.is_empty(), "{look:?}");
+    let expected = [
+        "Ready=False/FieldNotSupported",
+        "Stalled=True/FieldNotSupported",
+    ];
+    assert_eq!(conditions(fresh.status()), expected);
     let mut held = World::ready(&[CONTOSO]);
-    held.edit(|spec| spec.attach = Some(attach));
-    held.advance(LIFE / 2);
-    assert_eq!(held.look().minted(), Vec::<&str>::new());
+    held.edit(|spec| spec.attach = attach());
+    let until = held.now + LIFE * 2;
+    for look in held.pass(until, |_| Ok(LIFE)) {
+        assert!(look.mints.is_empty(), "{look:?}");
+    }
     assert_eq!(hosts(held.secret()), [CONTOSO], "it narrows nothing");
-    assert_eq!(conditions(held.status()), conditions(fresh.status()));
-    held.advance(LIFE);
-    assert_eq!(held.look().minted(), Vec::<&str>::new());
+    assert_eq!(conditions(held.status()), expected);
 }

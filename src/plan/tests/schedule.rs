@@ -1,25 +1,29 @@
-//! When a credential is refreshed, and that nobody is woken for nothing.
+//! When a credential is refreshed, and that no object is woken for nothing.
 
 use super::*;
 
 /// When the only registry of a new object is due after its mint.
 fn refresh_after(uid: &str, fraction: f64, life: SignedDuration) -> SignedDuration {
     let mut world = World::of(&[CONTOSO]);
-    world.object.metadata.uid = Some(uid.into());
-    world.settings.refresh_fraction = fraction;
+    world.change(|object| object.metadata.uid = Some(uid.into()));
+    world.configure(|settings| settings.refresh_fraction = fraction);
+    let start = world.now;
     world.look_at(|_| Ok(life));
-    let status = world.status().clone();
-    let expiry = status.expires_at.unwrap().0;
-    let observed = world.observed(None);
-    let lifetime = *world.known.values().next().unwrap();
-    assert_eq!(expiry.as_second(), lifetime.end.as_second());
-    crate::plan::schedule::refresh_at(&lifetime, &observed).duration_since(world.now)
+    let stored = world.facts.registries[CONTOSO]
+        .stored
+        .as_ref()
+        .unwrap()
+        .lifetime();
+    let stated = world.status().expires_at.clone().unwrap().0;
+    assert_eq!(stated, stored.end);
+    world.until_minted(|_| Ok(life));
+    world.now.duration_since(start)
 }
 
 #[test]
 fn refreshed_at_a_fraction_of_the_life_less_up_to_a_tenth() {
     for (fraction, latest) in [(0.5, LIFE / 2), (0.8, LIFE * 8 / 10), (0.1, LIFE / 10)] {
-        let waits: Vec<_> = (0..200)
+        let waits: Vec<_> = (0..100)
             .map(|i| refresh_after(&format!("uid-{i}"), fraction, LIFE))
             .collect();
         let earliest = (latest - LIFE / 10).max(secs(10));
@@ -57,117 +61,179 @@ fn short_lives_have_a_floor_and_endless_ones_end_within_a_day() {
 #[test]
 fn an_expiry_in_the_year_9999_is_looked_at_again_within_a_day() {
     let exp: Timestamp = "9999-12-30T00:00:00Z".parse().unwrap();
-    let now = Timestamp::from_second(1_800_000_000).unwrap();
-    let mut world = World::of(&[CONTOSO]);
-    let look = world.look_at(|_| Ok(exp.duration_since(now)));
-    let wait = look.settled.wake_at.unwrap().duration_since(now);
+    let now = World::of(&[]).now;
+    let wait = refresh_after("uid-1", 0.5, exp.duration_since(now));
     assert!(wait <= SignedDuration::from_hours(12), "{wait:?}");
-    world.advance(SignedDuration::from_hours(24));
-    assert_eq!(world.plan().mints().count(), 1);
 }
 
 #[test]
 fn a_wake_comes_exactly_when_the_refresh_is_due() {
-    let mut world = World::of(&[CONTOSO, FABRIKAM]);
-    let mut look = world.look();
+    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
     for round in 0..20 {
-        let wake_at = look.settled.wake_at.unwrap();
-        world.now = wake_at - SignedDuration::from_nanos(1);
-        assert_eq!(world.plan().mints().count(), 0, "round {round}: early");
-        look = world.wake(&look, |_| Ok(LIFE));
+        let due_at = world.status().refresh_at.clone().unwrap().0;
+        let mut looks = world.pass(due_at - secs(1), |_| Ok(LIFE));
+        looks.retain(|look| !look.mints.is_empty());
+        assert!(looks.is_empty(), "round {round}: early");
+        let look = world.until_minted(|_| Ok(LIFE));
+        // The status shows whole seconds.
         assert!(
-            !look.minted().is_empty(),
-            "round {round}: woken for nothing"
+            world.now.duration_since(due_at) < secs(1),
+            "round {round}: late"
         );
+        assert_eq!(look.minted(), [CONTOSO, FABRIKAM]);
         assert_eq!(conditions(world.status()), READY);
     }
 }
 
 #[test]
+fn a_resync_is_a_write_that_changes_nothing() {
+    let mut world = World::ready(&[CONTOSO]);
+    let before = world.secret().clone();
+    let due_at = world.status().refresh_at.clone().unwrap().0;
+    let (mut writes, mut last) = (0, world.now);
+    while world.now < due_at - secs(1) {
+        let look = world.sleep(due_at - secs(1), |_| Ok(LIFE));
+        assert!(
+            look.mints.is_empty() && look.statuses.is_empty(),
+            "{look:?}"
+        );
+        if !look.writes().is_empty() {
+            let wait = world.now.duration_since(last);
+            assert!((secs(480)..=secs(600)).contains(&wait), "{wait}");
+            (writes, last) = (writes + 1, world.now);
+        }
+    }
+    assert!((7..=10).contains(&writes), "{writes}");
+    assert_eq!(*world.secret(), before, "the same version");
+}
+
+#[test]
 fn a_renewal_wants_a_newer_credential_than_it_has() {
-    let mut world = World::of(&[CONTOSO]);
-    let minted_at = world.now;
-    let look = world.look();
-    world.now = look.settled.wake_at.unwrap();
-    let plan = world.plan();
-    assert_eq!(plan.mints().next().unwrap().newer_than, Some(minted_at));
+    for is_restarted in [false, true] {
+        let mut world = World::ready(&[CONTOSO]);
+        let issued_at = world.now;
+        if is_restarted {
+            world.restart();
+        }
+        let look = world.until_minted(|_| Ok(LIFE));
+        assert_eq!(look.mints[0].newer_than, Some(issued_at));
+    }
 }
 
 #[test]
 fn a_token_of_a_second_is_dead_for_a_while_but_never_a_hot_loop() {
     let mut world = World::of(&[CONTOSO]);
     let start = world.now;
-    let mut look = world.look_at(|_| Ok(secs(1)));
-    let mut mints = 1;
-    while world.now < start + secs(600) {
-        look = world.wake(&look, |_| Ok(secs(1)));
-        mints += look.minted().len();
-    }
+    world.look_at(|_| Ok(secs(1)));
+    let looks = world.pass(start + secs(600), |_| Ok(secs(1)));
+    let mints = looks.iter().flat_map(Look::minted).count();
     assert!((55..=61).contains(&mints), "{mints} in ten minutes");
+}
+
+#[test]
+fn nothing_ever_makes_it_hasty() {
+    for (refuses_writes, has_secret) in [(false, false), (false, true), (true, true), (true, false)]
+    {
+        for error in [
+            unavailable(),
+            no_role(),
+            unknown_tenant(),
+            throttled(secs(0)),
+        ] {
+            let mut world = if has_secret {
+                World::ready(&[CONTOSO])
+            } else {
+                World::of(&[CONTOSO])
+            };
+            if refuses_writes {
+                world.api.refusal = Some(refused());
+            }
+            let end = world.now + SignedDuration::from_hours(6);
+            let mut looks = 0;
+            while world.now < end {
+                world.now = world.step().wake_at.unwrap_or(world.now + secs(1));
+                world.look_at(|_| if refuses_writes { Ok(LIFE) } else { Err(error) });
+                looks += 1;
+                assert!(
+                    looks < 6 * 60 * 2,
+                    "{error:?}, refused: {refuses_writes}, Secret: {has_secret}: {}",
+                    world.now
+                );
+            }
+        }
+    }
 }
 
 #[test]
 fn a_restart_mints_nothing_that_is_fresh_and_writes_nothing() {
     let millis = SignedDuration::from_millis;
-    // How long the token was on its way, and how long after the mint we restart.
-    for (on_its_way, after) in [
+    for (offset, after) in [
         (millis(0), secs(0)),
         (millis(0), secs(3_000)),
         (millis(300), secs(3_000)),
         (millis(700), secs(1)),
-        (millis(2_900), secs(3_000)),
+        (millis(999), secs(3_000)),
     ] {
         let mut world = World::of(&[CONTOSO, FABRIKAM]);
+        world.advance(offset);
         world.look();
-        age(&mut world, on_its_way);
-        let before = world
-            .look()
-            .settled
-            .status
-            .unwrap_or(world.status().clone());
-        world.advance(after);
+        let before = world.secret().clone();
+        world.pass(world.now + after, |_| Ok(LIFE));
         world.restart();
         let look = world.look();
-        assert!(look.is_idle());
-        assert_eq!(
-            look.settled.status, None,
-            "{on_its_way:?} {after:?}: was {before:?}"
+        assert!(
+            look.is_idle() && look.calls.is_empty(),
+            "{offset:?} {after:?}: {look:?}"
         );
+        world.pass(world.now + secs(720), |_| Ok(LIFE));
+        assert_eq!(*world.secret(), before);
     }
-}
-
-/// As if the tokens had arrived later than they were issued.
-fn age(world: &mut World, by: SignedDuration) {
-    for lifetime in world.known.values_mut() {
-        lifetime.start += by;
-    }
-    world.object.status = None;
-    world.advance(by);
 }
 
 #[test]
 fn a_restart_mints_at_once_what_expired_meanwhile() {
     let mut world = World::ready(&[CONTOSO]);
-    world.restart();
     world.advance(LIFE + secs(1));
+    world.restart();
     assert_eq!(world.look().minted(), [CONTOSO]);
     assert_eq!(conditions(world.status()), READY);
 }
 
 #[test]
-fn a_token_without_iat_does_not_grow_younger() {
+fn a_restart_does_not_move_the_next_refresh() {
     let mut world = World::ready(&[CONTOSO]);
-    let exp = world.now + LIFE;
-    let token = tokens::token(99, None, exp);
-    let config = DockerConfig {
-        tokens: [(CONTOSO.to_owned(), token.clone())].into(),
-    };
-    let mut minted: Value =
-        serde_json::from_str(annotation(world.secret(), MINTED_ANNOTATION).unwrap()).unwrap();
-    minted["registries"][CONTOSO]["token"] = token.digest().as_str().into();
-    annotate(world.secret(), MINTED_ANNOTATION, &minted.to_string());
-    set_payload(world.secret(), config.encode());
-    let first = world.look();
+    let due_at = world.status().refresh_at.clone().unwrap().0;
     world.advance(secs(2_000));
-    assert_eq!(world.look().settled.wake_at, first.settled.wake_at);
+    world.restart();
+    world.until_minted(|_| Ok(LIFE));
+    assert!(world.now.duration_since(due_at).abs() < secs(1));
+}
+
+#[test]
+fn a_forged_status_delays_a_refresh_by_less_than_a_life() {
+    let time = |at| Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+    for (repositories, limit) in [(None, 195), (Some(vec!["a".to_owned()]), 80)] {
+        let mut world = World::of(&[CONTOSO]);
+        world.edit(|spec| spec.registries[0].repositories = repositories);
+        world.look_at(|_| Ok(SignedDuration::from_mins(75)));
+        let start = world.now;
+        world.change(|object| {
+            let row = &mut object.status.as_mut().unwrap().registries[0];
+            row.issued_at = time(start + SignedDuration::from_hours(500));
+            row.expires_at = time(start + SignedDuration::from_hours(1_000));
+        });
+        world.restart();
+        world.look();
+        let expiry = world.status().expires_at.clone().unwrap().0;
+        assert!(
+            expiry <= start + SignedDuration::from_mins(limit),
+            "{expiry}"
+        );
+        world.until_minted(|_| Ok(LIFE));
+        assert!(
+            world.now <= start + SignedDuration::from_mins(limit / 2),
+            "{}",
+            world.now
+        );
+    }
 }

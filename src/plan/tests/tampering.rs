@@ -1,6 +1,43 @@
-//! Somebody edits our Secret.
+//! Another client edits our Secret. acrcred does not read it, and writes over it at the next resync.
 
 use super::*;
+
+type Tamper = fn(&mut Secret);
+
+const EDITS: [(&str, Tamper); 8] = [
+    ("another password", |secret| {
+        edited(secret, |config| {
+            config["auths"][CONTOSO]["password"] = "tampered".into()
+        });
+    }),
+    ("another user", |secret| {
+        edited(secret, |config| {
+            config["auths"][CONTOSO]["username"] = "x".into()
+        });
+    }),
+    ("another host", |secret| {
+        edited(secret, |config| {
+            config["auths"]["example.com"] = json!({"auth": "dTpw"})
+        });
+    }),
+    ("a program", |secret| {
+        edited(secret, |config| config["credsStore"] = "evil".into())
+    }),
+    ("no entry", |secret| {
+        edited(secret, |config| {
+            drop(config["auths"].as_object_mut().unwrap().remove(CONTOSO))
+        });
+    }),
+    ("garbage", |secret| set_payload(secret, "\u{0}\u{1}")),
+    ("no data", |secret| secret.data = None),
+    ("another key", |secret| {
+        secret
+            .data
+            .as_mut()
+            .unwrap()
+            .insert("x".into(), k8s_openapi::ByteString(vec![1]));
+    }),
+];
 
 fn edited(secret: &mut Secret, edit: impl FnOnce(&mut Value)) {
     let mut config = payload(secret);
@@ -8,178 +45,181 @@ fn edited(secret: &mut Secret, edit: impl FnOnce(&mut Value)) {
     set_payload(secret, config.to_string());
 }
 
-/// A well-formed entry with a live token that we did not mint.
-fn plant(world: &mut World, host: &str) {
-    let planted = tokens::token(666, Some(world.now), world.now + LIFE);
-    let secret = world.secret();
-    let data = secret.data.as_ref().unwrap()[".dockerconfigjson"].0.clone();
-    let mut config = DockerConfig::decode(&data).unwrap();
-    config.tokens.insert(host.to_owned(), planted);
-    set_payload(secret, config.encode());
-}
-
-#[test]
-fn a_token_of_another_digest_is_replaced_at_once_and_kept_until_then() {
-    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
-    let before = world.secret().clone();
-    world.advance(secs(60));
-    plant(&mut world, CONTOSO);
-    let planted = entry(world.secret(), CONTOSO);
-    let look = world.look_failing(unavailable());
-    assert_eq!(look.minted(), [CONTOSO]);
-    assert_eq!(
-        conditions(world.status()),
-        [
-            "Ready=False/UpstreamUnavailable",
-            "Reconciling=True/UpstreamUnavailable"
-        ],
-        "it does not count as live"
+fn report(world: &mut World, by: &str) {
+    let version = world.secret().metadata.resource_version.clone();
+    assert!(
+        world
+            .facts
+            .secret_changed(version.as_deref(), Some(by.into()))
     );
-    assert_eq!(entry(world.secret(), CONTOSO), planted, "better than none");
-    world.wake(&look, |_| Ok(LIFE));
-    assert_ne!(entry(world.secret(), CONTOSO), planted);
-    assert_eq!(entry(world.secret(), FABRIKAM), entry(&before, FABRIKAM));
-    assert_eq!(conditions(world.status()), READY);
 }
 
 #[test]
-fn a_forged_minted_annotation_gains_nothing() {
-    for forged in [
-        "",
-        "{}",
-        "null",
-        "[]",
-        "\u{0}",
-        r#"{"v":2}"#,
-        r#"{"v":1,"registries":{"contoso.azurecr.io":{"for":"","token":""}}}"#,
-        r#"{"v":1,"registries":{"contoso.azurecr.io":{"for":"x","token":"y"}}}"#,
-        r#"{"v":1,"labels":["app.kubernetes.io/managed-by"],"annotations":["acrcred.dev/minted","acrcred.dev/owner-uid"]}"#,
-    ] {
-        let mut world = World::ready(&[CONTOSO]);
+fn an_edit_is_written_over_at_the_next_resync_without_a_mint() {
+    for (what, edit) in EDITS {
+        let mut world = World::ready(&[CONTOSO, FABRIKAM]);
         let before = world.secret().clone();
-        annotate(world.secret(), MINTED_ANNOTATION, forged);
-        let look = world.look();
-        assert_eq!(look.minted(), [CONTOSO], "{forged}");
-        assert!(
-            !look
-                .writes
-                .iter()
-                .any(|write| matches!(write, SecretWrite::Remove(_))),
-            "{forged}"
-        );
-        assert_eq!(
-            annotation(world.secret(), OWNER_UID_ANNOTATION),
-            Some("uid-1")
-        );
-        assert_eq!(world.secret().metadata.labels, before.metadata.labels);
-        assert_eq!(conditions(world.status()), READY);
+        world.api.change(edit);
+        let start = world.now;
+        for look in world.pass(start + secs(600), |_| Ok(LIFE)) {
+            assert!(look.mints.is_empty(), "{what}: {look:?}");
+        }
+        let after = world.secret();
+        assert_eq!(after.data, before.data, "{what}");
+        assert_eq!(after.metadata.uid, before.metadata.uid, "{what}");
+        assert_eq!(conditions(world.status()), READY, "{what}");
     }
 }
 
 #[test]
-fn a_removed_minted_annotation_mints_anew() {
-    let mut world = World::ready(&[CONTOSO]);
-    world
-        .secret()
-        .metadata
-        .annotations
-        .as_mut()
-        .unwrap()
-        .remove(MINTED_ANNOTATION);
-    assert_eq!(world.look().minted(), [CONTOSO]);
-}
-
-#[test]
-fn an_edited_entry_is_minted_anew() {
-    for (field, value) in [
-        ("username", "somebody"),
-        ("password", "x"),
-        ("auth", "eDp4"),
-        ("auth", ""),
-    ] {
-        let mut world = World::ready(&[CONTOSO]);
-        edited(world.secret(), |config| {
-            config["auths"][CONTOSO][field] = value.into();
-        });
-        let look = world.look();
-        assert_eq!(look.minted(), [CONTOSO], "{field}");
-        assert_eq!(conditions(world.status()), READY);
+fn an_edit_of_a_sealed_secret_is_found_and_all_is_minted() {
+    for (what, edit) in EDITS {
+        let mut world = World::ready(&[CONTOSO, FABRIKAM]);
+        world.restart();
+        world.api.change(edit);
+        let start = world.now;
+        let looks = world.pass(start + secs(720), |_| Ok(LIFE));
+        let minted: Vec<&str> = looks.iter().flat_map(Look::minted).collect();
+        assert_eq!(minted, [CONTOSO, FABRIKAM], "{what}");
+        assert!(world.holds_all(), "{what}");
         assert_eq!(
-            payload(world.secret())["auths"][CONTOSO]
-                .as_object()
-                .unwrap()
-                .len(),
-            3
+            payload(world.secret()).as_object().unwrap().len(),
+            1,
+            "{what}"
         );
+        assert_eq!(conditions(world.status()), READY, "{what}");
     }
 }
 
 #[test]
-fn what_we_would_not_write_is_removed_without_a_mint() {
-    let cases: [fn(&mut World); 4] = [
-        |w| {
-            edited(w.secret(), |config| {
-                config["auths"]["example.com"] = json!({"auth": "dTpw"});
-            });
-        },
-        |w| edited(w.secret(), |config| config["credsStore"] = "evil".into()),
-        |w| {
-            edited(w.secret(), |config| {
-                config["auths"][CONTOSO]["identitytoken"] = "x".into();
-            });
-        },
-        |w| plant(w, FABRIKAM),
-    ];
-    for (case, tamper) in cases.iter().enumerate() {
+fn a_watch_reports_an_edit_and_it_is_written_over_at_once() {
+    for (what, edit) in EDITS {
         let mut world = World::ready(&[CONTOSO]);
         let before = world.secret().data.clone();
-        tamper(&mut world);
+        world.api.change(edit);
+        report(&mut world, "kubectl");
         let look = world.look();
-        assert_eq!((look.minted(), look.writes.len()), (vec![], 1), "{case}");
-        assert_eq!(world.secret().data, before, "{case}");
-        assert_eq!(look.settled.status, None);
+        assert_eq!((look.minted(), look.writes().len()), (vec![], 1), "{what}");
+        assert_eq!(world.secret().data, before, "{what}");
+        assert_eq!(look.event(), None);
     }
 }
 
 #[test]
-fn garbage_is_replaced() {
-    for garbage in [
-        "",
-        "{}",
-        "[]",
-        "\u{0}\u{1}",
-        r#"{"auths":{"contoso.azurecr.io":null}}"#,
-    ] {
-        let mut world = World::ready(&[CONTOSO]);
-        set_payload(world.secret(), garbage);
-        let look = world.look();
-        assert_eq!(
-            (look.minted(), look.writes.len()),
-            (vec![CONTOSO], 1),
-            "{garbage}"
-        );
-        assert_eq!(conditions(world.status()), READY);
-    }
+fn a_watch_event_of_our_own_write_or_an_older_one_is_no_news() {
     let mut world = World::ready(&[CONTOSO]);
-    world.secret().data = None;
-    assert_eq!(world.look().minted(), [CONTOSO], "no payload at all");
+    let old = world.secret().metadata.resource_version.clone();
+    world.until_minted(|_| Ok(LIFE));
+    let own = world.secret().metadata.resource_version.clone();
+    for version in [old, own] {
+        assert!(
+            !world
+                .facts
+                .secret_changed(version.as_deref(), Some("acrcred".into()))
+        );
+        assert!(world.look().is_idle());
+    }
+}
+
+/// Another client changes the Secret again every second, and a watch reports it; how often it was repaired.
+fn fight(world: &mut World, seconds: i64) -> usize {
+    let mut repairs = 0;
+    for _ in 0..seconds {
+        world.api.change(|secret| annotate(secret, "theirs", "x"));
+        report(world, "evil-operator");
+        repairs += world.look().writes().len();
+        world.advance(secs(1));
+    }
+    repairs
 }
 
 #[test]
-fn a_deleted_secret_is_created_anew() {
-    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
-    world.secret = None;
-    let look = world.look();
-    assert_eq!(look.minted(), [CONTOSO, FABRIKAM]);
-    assert!(matches!(look.writes[..], [SecretWrite::Create(_)]));
+fn repairs_of_a_secret_that_changes_all_the_time_are_damped() {
+    let mut world = World::ready(&[CONTOSO]);
+    let repairs = fight(&mut world, 60);
+    assert_eq!(repairs, 3);
+    let text = message(world.status(), ConditionType::Ready);
+    assert!(
+        text.contains("again and again (last: evil-operator)"),
+        "{text}"
+    );
     assert_eq!(conditions(world.status()), READY);
+    let repairs = fight(&mut world, 1_800);
+    assert!((2..=12).contains(&repairs), "{repairs} in half an hour");
+    // A rotation is not held up.
+    let look = world.until_minted(|_| Ok(LIFE));
+    assert_eq!(look.writes().len(), 1);
+    assert!(world.holds_all());
 }
 
 #[test]
-fn an_unminted_entry_stays_unminted_while_suspended() {
+fn a_damped_repair_comes_at_the_resync() {
+    let mut world = World::ready(&[CONTOSO]);
+    fight(&mut world, 30);
+    assert_eq!(annotation(world.secret(), "theirs"), Some("x"));
+    let start = world.now;
+    world.pass(start + secs(600), |_| Ok(LIFE));
+    assert_eq!(annotation(world.secret(), "theirs"), None);
+}
+
+#[test]
+fn what_must_leave_is_not_held_up_by_the_damping() {
+    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
+    fight(&mut world, 30);
+    world.edit(|spec| drop(spec.registries.remove(0)));
+    assert_eq!(world.look().writes().len(), 1);
+    assert_eq!(hosts(world.secret()), [FABRIKAM]);
+}
+
+#[test]
+fn the_message_about_another_client_ends_when_it_stops() {
+    let mut world = World::ready(&[CONTOSO]);
+    fight(&mut world, 30);
+    assert!(message(world.status(), ConditionType::Ready).contains("again and again"));
+    let start = world.now;
+    world.pass(start + LIFE * 2, |_| Ok(LIFE));
+    let text = message(world.status(), ConditionType::Ready);
+    assert!(!text.contains("again and again"), "{text}");
+}
+
+#[test]
+fn an_edit_each_day_is_no_conflict() {
+    let mut world = World::ready(&[CONTOSO]);
+    for _ in 0..4 {
+        world.api.change(|secret| annotate(secret, "theirs", "x"));
+        report(&mut world, "kubectl");
+        assert!(!world.look().writes().is_empty());
+        let until = world.now + SignedDuration::from_hours(24);
+        world.pass(until, |_| Ok(LIFE));
+    }
+    let text = message(world.status(), ConditionType::Ready);
+    assert!(!text.contains("again and again"), "{text}");
+}
+
+#[test]
+fn a_name_of_a_client_does_not_fill_the_message() {
+    let mut world = World::ready(&[CONTOSO]);
+    for _ in 0..5 {
+        world.api.change(|secret| annotate(secret, "theirs", "x"));
+        report(&mut world, &format!("{}\u{1b}[2J", "x".repeat(10_000)));
+        world.look();
+        world.advance(secs(1));
+    }
+    let text = message(world.status(), ConditionType::Ready);
+    assert!(text.len() < 1_000 && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn an_edit_while_suspended_is_written_over_without_a_mint() {
     let mut world = World::ready(&[CONTOSO]);
     world.edit(|spec| spec.suspend = true);
-    plant(&mut world, CONTOSO);
-    assert_eq!(world.look().minted(), Vec::<&str>::new());
-    assert_eq!(conditions(world.status()), ["Ready=False/Suspended"]);
+    world.look();
+    let before = world.secret().data.clone();
+    world.api.change(|secret| secret.data = None);
+    let start = world.now;
+    for look in world.pass(start + secs(600), |_| Ok(LIFE)) {
+        assert!(look.mints.is_empty());
+    }
+    assert_eq!(world.secret().data, before);
+    assert_eq!(conditions(world.status()), ["Ready=True/Suspended"]);
 }

@@ -1,64 +1,78 @@
-//! Plays the controller around `plan` and `settle`: keeps the object, its Secret and the time, and checks
-//! at every look what must always hold.
+//! Plays the controller around `step`: an object, a model of the API server, and the time. Checks after every look what
+//! must always hold.
+
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::api_server::ApiServer;
 use super::tokens::{is_within, limited_token, token};
 use super::*;
 use crate::api::AcrCredentialSpec;
-use crate::credential::{Claims, Credential, Subject};
+use crate::credential::{AssertionClaims, Claims, Credential, Lifetime, Subject};
 
-/// How long the minted token lives, or why there is none.
+/// How long the issued token lives, or why there is none.
 pub(super) type Answer = Result<SignedDuration, MintError>;
 
 pub(super) struct World {
-    pub object: AcrCredential,
-    pub settings: Settings,
-    pub federation: Result<Federation, MintError>,
-    pub service_account: ServiceAccountState,
-    pub refresh: Option<RefreshRequest>,
-    /// As the API server has it.
-    pub secret: Option<Secret>,
-    /// What the controller takes it for, until a conflict shows that it is wrong.
-    pub believed: Option<SecretState>,
-    /// Whether the API server refuses writes.
-    pub refuses_writes: bool,
+    pub facts: Facts,
+    pub api: ApiServer,
     pub now: Timestamp,
-    pub attempts: Attempts,
-    /// Lifetimes of the tokens that this process knows.
-    pub known: BTreeMap<String, Lifetime>,
-    version: u32,
+    /// What reading the object's `ServiceAccount` shows; `None`: the API server does not answer.
+    pub service_account: Option<ServiceAccountState>,
+    /// Whether the admission policy is checked whenever a step asks for it.
+    pub checks_policy: bool,
+    /// Mints that have not ended.
+    pub under_way: Vec<MintRequest>,
+    object_version: u64,
+    serial: u32,
     looks: u32,
+    /// Life and server of every token that was issued, by its text.
+    issued: BTreeMap<String, Lifetime>,
 }
 
-/// What came of one look.
+/// What happened in one look: steps until nothing is left to do at this time.
+#[derive(Default)]
 pub(super) struct Look {
-    pub plan: Plan,
-    pub writes: Vec<SecretWrite>,
-    pub settled: Settled,
+    /// Every mint that was started.
+    pub mints: Vec<MintRequest>,
+    /// Every call about the Secret.
+    pub calls: Vec<SecretCall>,
+    /// Every status that was written.
+    pub statuses: Vec<AcrCredentialStatus>,
+    /// Every event that was published.
+    pub events: Vec<Transition>,
+    /// Every read of the `ServiceAccount`.
+    pub reads: usize,
+    /// The last step.
+    pub step: Step,
 }
 
 impl Look {
     /// The registries that were minted for.
     pub fn minted(&self) -> Vec<&str> {
-        let servers = self.plan.mints().map(|mint| &mint.entitlement.server);
-        servers
-            .map(crate::credential::LoginServer::as_str)
-            .collect()
+        self.mints.iter().map(|mint| mint.server.as_str()).collect()
+    }
+
+    /// The calls that write the Secret.
+    pub fn writes(&self) -> Vec<&SecretWrite> {
+        self.calls.iter().filter_map(SecretCall::write).collect()
     }
 
     /// Whether nothing was minted and nothing written.
     pub fn is_idle(&self) -> bool {
-        self.minted().is_empty() && self.writes.is_empty()
+        self.mints.is_empty() && self.writes().is_empty() && self.statuses.is_empty()
     }
 
-    pub fn note(&self) -> Option<&str> {
-        self.settled.note.as_ref().map(|note| note.reason.as_str())
+    /// The reason of the event that was published, if one was.
+    pub fn event(&self) -> Option<&str> {
+        assert!(self.events.len() <= 1, "{:?}", self.events);
+        self.events.first().map(|event| event.reason.as_str())
     }
 }
 
 impl World {
-    /// An object that was just created, of a namespace that the policy allows.
+    /// An object that was just created, in a namespace that the policy allows.
     pub fn of(registries: &[&str]) -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let registries = registries.iter().map(|server| registry(server));
@@ -75,45 +89,58 @@ impl World {
         object.metadata.namespace = Some("demo".into());
         object.metadata.uid = Some("uid-1".into());
         object.metadata.generation = Some(1);
+        object.metadata.resource_version = Some("1".into());
         object.metadata.creation_timestamp = Some(Time(now));
         let client = "11111111-1111-1111-1111-111111111111".parse().unwrap();
         let tenant = "22222222-2222-2222-2222-222222222222".parse().unwrap();
-        Self {
-            object,
-            settings: Settings {
-                policy: Policy::new(vec![PolicyRule::new("demo", "*")]),
-                clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
-                controller: Some((client, tenant)),
-                impersonation_audiences: vec![
-                    "api://AzureCRTokenExchange".into(),
-                    "api://AzureADTokenExchange".into(),
-                ],
-                default_tenant_id: None,
-                refresh_fraction: 0.5,
-                secret_metadata_prefixes: vec![],
-            },
-            federation: Ok(Federation {
+        let settings = Settings {
+            policy: Policy::new(vec!["demo/*".parse().unwrap()]),
+            clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
+            controller: Some((client, tenant)),
+            impersonation_audiences: vec![
+                "api://AzureCRTokenExchange".into(),
+                "api://AzureADTokenExchange".into(),
+            ],
+            default_tenant_id: None,
+            refresh_fraction: 0.5,
+            secret_metadata_prefixes: vec![],
+        };
+        let own = "system:serviceaccount:acrcred-system:acrcred";
+        let cluster = ClusterFacts {
+            own: Ok(AssertionClaims {
                 issuer: "https://issuer.example/".into(),
                 subject: Subject {
-                    name: "system:serviceaccount:acrcred-system:acrcred".into(),
+                    name: own.into(),
                     service_account_uid: "sa-uid".into(),
                     audience: "api://AzureADTokenExchange".into(),
                 },
             }),
-            service_account: ServiceAccountState::Unread,
-            refresh: None,
-            secret: None,
-            believed: None,
-            refuses_writes: false,
+            own_user: Some(own.into()),
+            issuer: None,
+            policy: PolicyCheck {
+                state: PolicyState::InForce,
+                checked_at: Some(now),
+                obstacle: None,
+            },
+            since: now,
+            resync_interval: SignedDuration::from_mins(10),
+        };
+        let object = Arc::new(object);
+        Self {
+            facts: Facts::new(Arc::new(settings), Arc::new(cluster), object, now),
+            api: ApiServer::default(),
             now,
-            attempts: Attempts::new(),
-            known: BTreeMap::new(),
-            version: 0,
+            service_account: Some(ServiceAccountState::Missing),
+            checks_policy: true,
+            under_way: Vec::new(),
+            object_version: 1,
+            serial: 0,
             looks: 0,
+            issued: BTreeMap::new(),
         }
     }
 
-    /// One whose credentials were all minted just now.
+    /// One whose credentials were all issued and written just now.
     pub fn ready(registries: &[&str]) -> Self {
         let mut world = Self::of(registries);
         world.look();
@@ -122,44 +149,69 @@ impl World {
     }
 
     pub fn status(&self) -> &AcrCredentialStatus {
-        self.object
-            .status
-            .as_ref()
-            .expect("nothing looked at the object yet")
+        self.facts.object.status.as_ref().expect("no status was written yet")
     }
 
-    pub fn secret(&mut self) -> &mut Secret {
-        self.secret.as_mut().expect("there is no Secret")
+    pub fn secret(&self) -> &Secret {
+        self.api.secret.as_ref().expect("there is no Secret")
     }
 
     pub fn advance(&mut self, by: SignedDuration) {
         self.now += by;
     }
 
-    /// A process that remembers nothing.
+    /// Changes what the platform administrator decided.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(Arc::make_mut(&mut self.facts.settings));
+    }
+
+    /// Changes what is known of the cluster.
+    pub fn learn(&mut self, change: impl FnOnce(&mut ClusterFacts)) {
+        change(Arc::make_mut(&mut self.facts.cluster));
+    }
+
+    /// A new process: it knows the object and nothing else.
     pub fn restart(&mut self) {
-        self.attempts.clear();
-        self.known.clear();
+        self.under_way.clear();
+        self.learn(|_| {});
+        let (settings, cluster) = (self.facts.settings.clone(), self.facts.cluster.clone());
+        self.facts = Facts::new(settings, cluster, self.facts.object.clone(), self.now);
+        let now = self.now;
+        self.learn(|cluster| cluster.since = now);
     }
 
-    /// The operator sets `--registry-audience`.
+    /// The platform administrator sets `--registry-audience`.
     pub fn ask_for(&mut self, audience: &str) {
-        let clouds = self.settings.clouds.clone();
-        self.settings.clouds = clouds.with_audience(&Audience::new(audience));
+        let audience = Audience::new(audience);
+        self.configure(|settings| {
+            settings.clouds = settings.clouds.clone().with_audience(&audience);
+        });
     }
 
-    /// The user changes the spec.
+    /// A user changes the object.
+    pub fn change(&mut self, change: impl FnOnce(&mut AcrCredential)) {
+        let mut object = (*self.facts.object).clone();
+        change(&mut object);
+        self.object_version += 1;
+        object.metadata.resource_version = Some(self.object_version.to_string());
+        assert!(self.facts.seen(Arc::new(object), self.now));
+    }
+
+    /// A user changes the spec.
     pub fn edit(&mut self, change: impl FnOnce(&mut AcrCredentialSpec)) {
-        change(&mut self.object.spec);
-        *self.object.metadata.generation.get_or_insert_default() += 1;
+        self.change(|object| {
+            change(&mut object.spec);
+            *object.metadata.generation.get_or_insert_default() += 1;
+        });
     }
 
     pub fn forbid_everything(&mut self) {
-        self.settings.policy = Policy::default();
+        self.configure(|settings| settings.policy = Policy::default());
     }
 
-    pub fn plan(&self) -> Plan {
-        plan(&self.observed(None), self.now)
+    /// The step that would be taken now; nothing happens.
+    pub fn step(&self) -> Step {
+        step(&self.facts, self.now)
     }
 
     /// A look at which every mint succeeds.
@@ -172,99 +224,140 @@ impl World {
         self.look_at(|_| Err(error))
     }
 
-    /// A look, with an answer for each registry that is minted for.
+    /// Steps until nothing is left to do at this time, with an answer for each registry that is minted for.
     pub fn look_at(&mut self, mut answer: impl FnMut(&str) -> Answer) -> Look {
+        self.look_slowly(|server| Some(answer(server)))
+    }
+
+    /// The same; a mint without an answer stays under way.
+    pub fn look_slowly(&mut self, mut answer: impl FnMut(&str) -> Option<Answer>) -> Look {
         self.looks += 1;
         assert!(self.looks < 2_000, "a hot loop");
-        let plan = self.plan();
-        let mut outcomes = Outcomes::new();
-        for mint in plan.mints() {
-            let Entitlement { server, scope } = &mint.entitlement;
-            let outcome = answer(server.as_str()).map(|life| self.credential(life, scope));
-            outcomes.insert(server.clone(), outcome);
-        }
-        let secret = self.observed(None).secret;
-        if let Some(request) = &mut self.refresh {
-            request.serve(&outcomes, &secret);
-        }
-        let (mut writes, mut refused, mut rounds) = (Vec::new(), None, 0);
-        let settled = loop {
-            let settled = settle(&self.observed(refused.clone()), &plan, &outcomes, self.now);
-            let Some(write) = &settled.write else {
-                break settled;
-            };
-            // As many as the controller makes before it steps back.
-            rounds += 1;
-            assert!(rounds < 5, "writes without end: {write:?}");
-            writes.push(write.clone());
-            if self.refuses_writes {
-                let (reason, message) = (Reason::Forbidden, "no".to_owned());
-                refused = Some(Refusal { reason, message });
-            } else if self.write(write) {
-                self.known
-                    .extend(outcomes.values().flatten().map(|credential| {
-                        (
-                            credential.token.digest().as_str().to_owned(),
-                            credential.lifetime,
-                        )
-                    }));
-            } else {
-                writes.pop();
-                self.believed = None;
+        let mut look = Look::default();
+        loop {
+            assert!(look.calls.len() < 12, "calls without end: {:?}", look.calls);
+            assert!(look.statuses.len() < 4, "statuses without end: {:?}", look.statuses);
+            let step = self.decide();
+            let mut has_mints = false;
+            for mint in &step.mints {
+                self.under_way.push(mint.clone());
+                if let Some(answer) = answer(mint.server.as_str()) {
+                    has_mints = true;
+                    self.mint_ends(mint.server.as_str(), answer);
+                }
             }
-        };
-        self.attempts.clone_from(&settled.attempts);
-        if let Some(status) = &settled.status {
-            self.object.status = Some(status.clone());
+            look.mints.extend(step.mints.iter().cloned());
+            let call = step.call.clone();
+            look.step = step;
+            match call {
+                Some(call) => self.carry_out(call, &mut look),
+                None if has_mints => {}
+                None => break,
+            }
         }
-        if let SecretState::Present(snapshot) = self.observed(None).secret {
-            self.known = snapshot.lifetimes();
-        }
-        self.check(&plan, &outcomes, &settled, refused.as_ref());
-        Look {
-            plan,
-            writes,
-            settled,
-        }
+        self.check(&look);
+        look
+    }
+
+    /// The last mint that is under way for a registry ends.
+    pub fn mint_ends(&mut self, server: &str, answer: Answer) {
+        let place = self.under_way.iter().rposition(|mint| mint.server.as_str() == server);
+        let mint = self.under_way.remove(place.expect("no mint is under way"));
+        let result = answer.map(|life| self.credential(life, &mint.scope));
+        self.facts.minted(&mint, Some(result), self.now);
     }
 
     /// Looks when the last look asked for it, with an answer for each mint.
     pub fn wake(&mut self, last: &Look, answer: impl FnMut(&str) -> Answer) -> Look {
-        let wake_at = last
-            .settled
-            .wake_at
-            .expect("nothing asked for another look");
+        let wake_at = last.step.wake_at.expect("nothing asked for another look");
         self.now = self.now.max(wake_at);
         self.look_at(answer)
     }
 
-    pub fn observed(&self, refused: Option<Refusal>) -> Observed<'_> {
-        let of = |secret: &Secret| {
-            SecretState::Present(Box::new(Snapshot::of(secret, &self.known, self.now)))
-        };
-        let actual = || self.secret.as_ref().map_or(SecretState::Absent, of);
-        Observed {
-            object: &self.object,
-            settings: &self.settings,
-            federation: self.federation.clone(),
-            service_account: self.service_account.clone(),
-            issuer: None,
-            refresh: self.refresh.clone(),
-            secret: self.believed.clone().unwrap_or_else(actual),
-            refused,
-            owner_reference_refused: false,
-            attempts: self.attempts.clone(),
+    /// Looks again and again, as often as asked for, until `until` or until something happens.
+    pub fn sleep(&mut self, until: Timestamp, mut answer: impl FnMut(&str) -> Answer) -> Look {
+        loop {
+            let wake_at = self.step().wake_at.unwrap_or(until).min(until);
+            self.now = self.now.max(wake_at);
+            let look = self.look_at(&mut answer);
+            if !look.is_idle() || self.now >= until {
+                return look;
+            }
         }
     }
 
-    fn credential(&mut self, life: SignedDuration, scope: &Scope) -> Credential {
-        self.version += 1;
+    /// Looks as often as asked for until something is minted, within a day.
+    pub fn until_minted(&mut self, mut answer: impl FnMut(&str) -> Answer) -> Look {
+        let until = self.now + SignedDuration::from_hours(24);
+        loop {
+            let look = self.sleep(until, &mut answer);
+            if !look.mints.is_empty() {
+                return look;
+            }
+            assert!(self.now < until, "nothing is minted");
+        }
+    }
+
+    /// Looks as often as asked for until `until`, with an answer for each mint; gives what happened.
+    pub fn pass(&mut self, until: Timestamp, mut answer: impl FnMut(&str) -> Answer) -> Vec<Look> {
+        let mut looks = Vec::new();
+        while self.now < until {
+            let wake_at = self.step().wake_at.unwrap_or(until).min(until);
+            self.now = self.now.max(wake_at);
+            looks.push(self.look_at(&mut answer));
+        }
+        looks
+    }
+
+    /// Decides as the controller does.
+    pub fn decide(&mut self) -> Step {
+        if self.checks_policy {
+            let now = self.now;
+            self.learn(|cluster| cluster.policy.checked_at = Some(now));
+        }
+        let now = self.now;
+        self.facts.refresh_asked(|_| now);
+        self.facts.tidy(now);
+        let step = step(&self.facts, now);
+        self.facts.stepped(&step, now);
+        step
+    }
+
+    /// Makes a call to the model of the API server, and takes note of the answer.
+    pub fn carry_out(&mut self, call: Call, look: &mut Look) {
+        match call {
+            Call::ReadServiceAccount(name) => {
+                look.reads += 1;
+                assert!(look.reads < 4, "reads without end");
+                self.facts.account_read(&name, self.service_account.clone(), self.now);
+            }
+            Call::Secret(call) => {
+                let answer = self.api.answer(&call);
+                look.calls.push((*call).clone());
+                self.facts.secret_answered(*call, answer, self.now);
+            }
+            Call::WriteStatus(write) => {
+                look.statuses.push(write.status.clone());
+                look.events.extend(write.event);
+                self.object_version += 1;
+                let mut object = (*self.facts.object).clone();
+                object.status = Some(write.status.clone());
+                object.metadata.resource_version = Some(self.object_version.to_string());
+                self.facts.status_written(write.status, Arc::new(object), self.now);
+            }
+        }
+    }
+
+    /// A credential that was issued now.
+    pub fn credential(&mut self, life: SignedDuration, scope: &Scope) -> Credential {
+        self.serial += 1;
         let (iat, exp) = (self.now, self.now + life);
         let token = match scope {
-            Scope::Registry => token(self.version, Some(iat), exp),
-            Scope::Repositories(_) => limited_token(self.version, iat, exp, scope.names()),
+            Scope::Registry => token(self.serial, Some(iat), exp),
+            Scope::Repositories(_) => limited_token(self.serial, iat, exp, scope.names()),
         };
         let lifetime = Lifetime::received(Claims::parse(token.expose()).unwrap(), self.now);
+        self.issued.insert(token.expose().to_owned(), lifetime);
         Credential {
             token,
             lifetime,
@@ -272,143 +365,76 @@ impl World {
         }
     }
 
-    /// What the API server does with a write; false on a conflict.
-    fn write(&mut self, write: &SecretWrite) -> bool {
-        self.version += 1;
-        let version = Some(self.version.to_string());
-        let secret = match (write, &mut self.secret) {
-            (SecretWrite::Create(new), there @ None) => {
-                let secret = there.insert((**new).clone());
-                secret.metadata.uid = Some(format!("secret-{}", self.version));
-                secret
+    /// What holds after every look.
+    fn check(&self, look: &Look) {
+        let again = self.step();
+        assert!(again.mints.is_empty() && again.call.is_none(), "not all was done: {again:?}");
+        let wake_at = again.wake_at;
+        if self.facts.object.metadata.deletion_timestamp.is_none() {
+            let latest = self.now + self.facts.cluster.resync_interval;
+            let is_soon = wake_at.is_some_and(|at| self.now < at && at <= latest);
+            assert!(is_soon, "wakes at {wake_at:?}, now is {}", self.now);
+        }
+        if let Some(status) = &self.facts.object.status {
+            self.check_status(status);
+        }
+        if let Some(secret) = &self.api.secret
+            && annotation(secret, OWNER_ANNOTATION) == Some("acr")
+        {
+            for registry in &self.facts.object.spec.registries {
+                let password = &payload(secret)["auths"][&registry.server]["password"];
+                let fits = |token: &str| {
+                    is_within(token, registry) || !self.issued.contains_key(token)
+                };
+                let is_held = again.waiting_since.is_some() || self.api.refusal.is_some();
+                assert!(is_held || password.as_str().is_none_or(fits), "wider than {registry:?}");
             }
-            (SecretWrite::Apply(applied), Some(there))
-                if applied.metadata.uid == there.metadata.uid
-                    && applied.metadata.resource_version == there.metadata.resource_version =>
-            {
-                merge(there, applied);
-                there
+            let said = format!("{look:?} {:?} {:?}", self.facts, self.facts.object.status);
+            for host in hosts(secret) {
+                let password = payload(secret)["auths"][&host]["password"].clone();
+                let password = password.as_str().unwrap_or("?????");
+                assert!(!said.contains(password), "a token is shown");
             }
-            (SecretWrite::Remove(removal), Some(there))
-                if Some(&removal.uid) == there.metadata.uid.as_ref()
-                    && Some(&removal.resource_version)
-                        == there.metadata.resource_version.as_ref() =>
-            {
-                let metadata = &mut there.metadata;
-                metadata
-                    .labels
-                    .get_or_insert_default()
-                    .retain(|key, _| !removal.labels.contains(key));
-                let annotations = metadata.annotations.get_or_insert_default();
-                annotations.retain(|key, _| !removal.annotations.contains(key));
-                there
-            }
-            _ => return false,
-        };
-        secret.metadata.resource_version = version;
-        self.believed = None;
-        true
+        }
     }
 
-    /// What holds after every look.
-    fn check(
-        &self,
-        plan: &Plan,
-        outcomes: &Outcomes,
-        settled: &Settled,
-        refusal: Option<&Refusal>,
-    ) {
-        let again = settle(&self.observed(refusal.cloned()), plan, outcomes, self.now);
-        assert_eq!(again.status, None, "the status does not settle");
-        assert_eq!(again.note, None, "an event twice");
-        let status = conditions(self.status());
+    fn check_status(&self, status: &AcrCredentialStatus) {
+        let status = conditions(status);
         let has = |condition: &str| status.iter().any(|c| c.starts_with(condition));
         let ready = has("Ready=True");
         assert_ne!(ready, has("Ready=False"), "{status:?}");
-        assert!(
-            !(ready && (has("Stalled") || has("Reconciling"))),
-            "{status:?}"
-        );
+        assert!(!(ready && (has("Stalled") || has("Reconciling"))), "{status:?}");
         assert!(!(has("Stalled") && has("Reconciling")), "{status:?}");
         assert!(ready || !has("RefreshFailing"), "{status:?}");
-        let registries = &self.object.spec.registries;
-        let live = registries.iter().all(|registry| self.holds_live(registry));
-        let is_refused =
-            |(_, decision): &(String, Decision)| matches!(decision, Decision::Refuse(_));
-        if self.believed.is_none() {
-            assert!(
-                live || !ready,
-                "ready without a live credential: {status:?}"
-            );
-            let unhindered = plan.blocked.is_none() && !plan.registries.iter().any(is_refused);
-            assert!(
-                ready || !live || !unhindered,
-                "live but not ready: {status:?}"
-            );
-        }
-        let next = self.plan();
-        let acts =
-            |(_, d): &(String, Decision)| matches!(d, Decision::Mint(_) | Decision::Fail(..));
-        let acts = next.registries.iter().any(acts);
-        let is_due = settled.wake_at.is_some_and(|at| at <= self.now);
-        if refusal.is_some() {
-            assert!(!is_due, "a refused write is tried again without a pause");
-        } else {
-            assert_eq!(
-                is_due, acts,
-                "woken without a need, or not woken: {settled:?}"
-            );
-        }
-        self.check_limits(plan, refusal);
-        let said = format!("{plan:?} {settled:?} {:?}", self.object.status);
-        for host in self.secret.iter().flat_map(hosts) {
-            let password =
-                payload(self.secret.as_ref().unwrap())["auths"][&host]["password"].clone();
-            assert!(
-                !said.contains(password.as_str().unwrap_or("?????")),
-                "a token is shown"
-            );
-        }
     }
 
-    /// No entry of our Secret is wider than its registry in the spec, if we could write it.
-    fn check_limits(&self, plan: &Plan, refusal: Option<&Refusal>) {
-        let Some(secret) = &self.secret else { return };
-        let annotated = annotation(secret, OWNER_UID_ANNOTATION) == Some("uid-1");
-        if !annotated || plan.blocked.is_some() || refusal.is_some() || self.believed.is_some() {
-            return;
-        }
-        for registry in &self.object.spec.registries {
-            let password = &payload(secret)["auths"][&registry.server]["password"];
-            let fits = |token| is_within(token, registry);
-            assert!(
-                password.as_str().is_none_or(fits),
-                "wider than {registry:?}"
-            );
-        }
+    /// Whether the Secret is ours and holds a live token for every registry of the spec that was issued here; judged
+    /// without the code under test.
+    pub fn holds_all(&self) -> bool {
+        let registries = &self.facts.object.spec.registries;
+        registries.iter().all(|registry| self.holds_live(registry))
     }
 
-    /// Whether the Secret is ours and holds a live token for `host` that we minted, told without the
-    /// code under test.
     fn holds_live(&self, registry: &Registry) -> bool {
-        let host = &registry.server;
-        let Some(secret) = &self.secret else {
+        let Some(secret) = &self.api.secret else {
             return false;
         };
         let payload = payload(secret);
-        let Some(password) = payload["auths"][host]["password"].as_str() else {
-            return false;
-        };
-        let token = Token::new(password.to_owned());
-        let minted: Value = annotation(secret, MINTED_ANNOTATION)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
-        minted["registries"][host]["token"].as_str() == Some(token.digest().as_str())
-            && is_within(token.expose(), registry)
-            && self
-                .known
-                .get(token.digest().as_str())
-                .is_some_and(|life| self.now < life.end)
+        let password = payload["auths"][&registry.server]["password"].as_str().unwrap_or_default();
+        annotation(secret, OWNER_ANNOTATION) == Some("acr")
+            && is_within(password, registry)
+            && self.issued.get(password).is_some_and(|life| self.now < life.end)
+    }
+}
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Look")
+            .field("minted", &self.minted())
+            .field("calls", &self.calls)
+            .field("statuses", &self.statuses)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::{Standing, State};
+use super::{STATES, Standing};
 
 /// Objects by namespace and name. Their series are written from here at each scrape, so that one that
 /// is forgotten leaves nothing behind.
@@ -45,11 +45,7 @@ const FAMILIES: [Family; 3] = [
         "credential_ready",
         "1 if what an object asks for works, else 0; none while it is suspended.",
         None,
-        |standing| match standing.state {
-            State::Ready | State::Failing => Some(1),
-            State::NotReady => Some(0),
-            State::Suspended => None,
-        },
+        |standing| standing.is_ready.map(i64::from),
     ),
 ];
 
@@ -72,9 +68,9 @@ impl Collector for Objects {
             None,
             MetricType::Gauge,
         )?;
-        for state in State::ALL {
+        for state in STATES {
             let count = seen.values().filter(|object| object.state == state).count();
-            let label = [("state", state.name())];
+            let label = [("state", state)];
             states.encode_family(&label)?.encode_gauge(&count)?;
         }
 

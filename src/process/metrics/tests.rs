@@ -13,10 +13,11 @@ fn assert_has(metrics: &Metrics, line: &str) {
     );
 }
 
-fn standing(state: State, expires_at: Option<Timestamp>) -> Standing {
+fn standing(state: &'static str, expires_at: Option<Timestamp>) -> Standing {
     let lead = jiff::SignedDuration::from_secs(1000);
     Standing {
         state,
+        is_ready: (state != "suspended").then_some(state == "ready"),
         expires_at,
         refresh_at: expires_at.map(|at| at - lead),
     }
@@ -41,11 +42,11 @@ fn a_fresh_process_shows_its_version_and_zeros() {
 fn an_object_is_counted_once_and_its_series_goes_with_it() {
     let metrics = Metrics::new("0", true);
     let expiry = Timestamp::from_second(1_800_000_000).unwrap();
-    metrics.object_is("ns", "acr", standing(State::NotReady, None));
+    metrics.set_object("ns", "acr", standing("not_ready", None));
     metrics
         .clone()
-        .object_is("ns", "acr", standing(State::Ready, Some(expiry)));
-    metrics.object_is("ns", "other", standing(State::Suspended, None));
+        .set_object("ns", "acr", standing("ready", Some(expiry)));
+    metrics.set_object("ns", "other", standing("suspended", None));
     let series =
         r#"acrcred_credential_expiration_timestamp_seconds{namespace="ns",name="acr"} 1800000000"#;
     assert_has(&metrics, series);
@@ -65,8 +66,8 @@ fn an_object_is_counted_once_and_its_series_goes_with_it() {
 #[test]
 fn names_of_objects_can_be_left_out() {
     let metrics = Metrics::new("0", false);
-    let ready = standing(State::Ready, Some(Timestamp::UNIX_EPOCH));
-    metrics.object_is("ns", "acr", ready);
+    let ready = standing("ready", Some(Timestamp::UNIX_EPOCH));
+    metrics.set_object("ns", "acr", ready);
     assert!(!metrics.encode().contains("acrcred_credential_"));
     assert_has(&metrics, r#"acrcred_credentials{state="ready"} 1"#);
 }
@@ -78,7 +79,7 @@ fn work_is_counted_and_timed() {
     metrics.refreshed("throttled");
     metrics.minted("entra", "ok", Duration::from_millis(300));
     metrics.token_used("entra", true);
-    metrics.api_requested("creating the Secret", "conflict");
+    metrics.api_requested("create", "secrets", "conflict");
     metrics.watches("calm");
     metrics.watch_failed("restless");
     metrics.watch_queue(|| Backlog {
@@ -93,7 +94,7 @@ fn work_is_counted_and_timed() {
         r#"acrcred_mint_duration_seconds_bucket{le="0.5",hop="entra",outcome="ok"} 1"#,
         r#"acrcred_reconcile_duration_seconds_bucket{le="0.05"} 1"#,
         r#"acrcred_token_uses_total{token="entra",source="memory"} 1"#,
-        r#"acrcred_api_requests_total{request="creating the Secret",outcome="conflict"} 1"#,
+        r#"acrcred_api_requests_total{verb="create",resource="secrets",code="conflict"} 1"#,
         r#"acrcred_watch_failures_total{watch="calm"} 0"#,
         r#"acrcred_watch_failures_total{watch="restless"} 1"#,
         "acrcred_queue_depth 3",
@@ -107,7 +108,7 @@ fn work_is_counted_and_timed() {
 fn a_replica_that_stands_by_tells_of_no_object() {
     let metrics = Metrics::new("0", true);
     metrics.leads(true);
-    metrics.object_is("ns", "acr", standing(State::NotReady, None));
+    metrics.set_object("ns", "acr", standing("not_ready", None));
     assert_has(&metrics, "acrcred_leader 1");
     assert_has(&metrics, r#"acrcred_credentials{state="not_ready"} 1"#);
     metrics.leads(false);

@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CONTROLLER, Scene, soon};
 
-/// What a test may want otherwise.
+/// What a test may set.
 pub struct Tuning {
     pub policy: Vec<(String, String)>,
     pub clouds: Clouds,
     pub impersonation_audiences: Vec<String>,
     pub default_tenant_id: Option<TenantId>,
-    pub sweep_interval: SignedDuration,
+    pub resync_interval: SignedDuration,
     pub secret_metadata_prefixes: Vec<String>,
     pub watch_namespaces: Vec<String>,
     /// In place of the pod's token file.
     pub assertion: Option<Box<dyn AssertionSource>>,
-    pub watch_secrets: bool,
+    pub watch_secrets: Vec<String>,
     pub watch_timeout: Duration,
     /// Where the API server is found, if not at its own address.
     pub api_server: Option<String>,
@@ -53,11 +53,11 @@ impl Tuning {
             clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
             impersonation_audiences: vec!["api://AzureCRTokenExchange".into()],
             default_tenant_id: None,
-            sweep_interval: SignedDuration::from_mins(10),
+            resync_interval: SignedDuration::from_mins(10),
             secret_metadata_prefixes: Vec::new(),
             watch_namespaces: vec![scene.namespace.clone()],
             assertion: None,
-            watch_secrets: false,
+            watch_secrets: Vec::new(),
             watch_timeout: Duration::from_secs(200),
             api_server: None,
             lease: None,
@@ -77,14 +77,13 @@ impl Scene {
         let clock = tuning.clock.clone().unwrap_or_else(|| self.clock.clone());
         let readiness = Readiness::default();
         let transport = Transport::new(&self.transport())?;
-        let rules = tuning
-            .policy
-            .iter()
-            .map(|(ns, server)| PolicyRule::new(ns, server));
+        let rules = tuning.policy.iter();
+        let rules: Result<Vec<PolicyRule>, _> =
+            rules.map(|(namespace, server)| format!("{namespace}/{server}").parse()).collect();
         let controller = Controller::new(ControllerOptions {
             client: self.client(&tuning).await?,
             settings: Settings {
-                policy: Policy::new(rules.collect()),
+                policy: Policy::new(rules.map_err(anyhow::Error::msg)?),
                 clouds: tuning.clouds,
                 controller: Some((self.client_id.parse()?, self.tenant_id.parse()?)),
                 impersonation_audiences: tuning.impersonation_audiences,
@@ -107,7 +106,7 @@ impl Scene {
             readiness: readiness.clone(),
             watch_namespaces: tuning.watch_namespaces,
             selector: String::new(),
-            sweep_interval: tuning.sweep_interval,
+            resync_interval: tuning.resync_interval,
             watch_secrets: tuning.watch_secrets,
             watch_timeout: tuning.watch_timeout,
             lease: tuning.lease,

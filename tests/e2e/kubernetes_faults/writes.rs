@@ -217,8 +217,8 @@ fn a_status_that_is_lost_or_forged_is_put_right_with_one_write() {
             let object = objects.ready("acr").await?;
             let status = object.status.context("a status")?;
             assert_eq!(
-                (&status.secret_name, &status.expires_at),
-                (&right.secret_name, &right.expires_at)
+                (&status.secret, &status.expires_at),
+                (&right.secret, &right.expires_at)
             );
             assert_eq!(status.refresh_at, right.refresh_at);
             assert_eq!(scene.calls().await?.writes().len(), 3 + number);

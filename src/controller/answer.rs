@@ -1,0 +1,280 @@
+//! What the API server's answers mean. Its texts are compared, and never repeated: they may quote a Secret.
+
+use std::fmt;
+
+use jiff::SignedDuration;
+use kube::api::ObjectMeta;
+use kube::core::Status;
+
+use crate::api::{AcrCredential, Reason};
+use crate::plan::{Problem, SecretAnswer, SecretCall, SecretVersion};
+
+/// What our admission policy says of a Secret that belongs to another owner.
+pub(super) const NOT_OWNED: &str = "the stored Secret is not owned by this AcrCredential";
+/// What our admission policy says of a Secret without an owner.
+pub(super) const WRITTEN_UNMARKED: &str = "the written Secret has no annotation acrcred.dev/owner";
+
+pub(super) type ApiResult<T> = Result<T, ApiFailure>;
+
+/// Why a call came to nothing.
+#[derive(Clone, Debug)]
+pub(super) enum ApiFailure {
+    /// The API server refused. Its text stays here.
+    Refused(Box<Status>),
+    /// No answer within 10 s.
+    Timeout,
+    /// There was no connection, or it broke.
+    Unreachable,
+    /// The answer cannot be read.
+    Unreadable,
+    /// The request could not be made.
+    Unsendable,
+}
+
+/// Who refused a request, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refuser {
+    /// An admission webhook.
+    Webhook(String),
+    /// An admission policy.
+    Policy(String),
+}
+
+// === impl ApiFailure ===
+
+impl ApiFailure {
+    /// The HTTP status of the answer, if there was one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused(status) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// How long the API server asks to wait.
+    pub fn retry_after(&self) -> SignedDuration {
+        let details = match self {
+            Self::Refused(status) => status.details.as_ref(),
+            _ => None,
+        };
+        let seconds = details.map_or(0, |details| details.retry_after_seconds);
+        SignedDuration::from_secs(seconds.min(60).into())
+    }
+
+    /// For the metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Refused(status) => match status.code {
+                403 => "forbidden",
+                404 => "not_found",
+                409 => "conflict",
+                429 => "throttled",
+                400..500 => "refused",
+                _ => "failed",
+            },
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Unreadable => "unreadable",
+            Self::Unsendable => "unsendable",
+        }
+    }
+}
+
+/// Not `kube::Error` itself, whose text quotes the answer.
+impl From<kube::Error> for ApiFailure {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused(status),
+            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+                Self::Unreachable
+            }
+            kube::Error::SerdeError(_)
+            | kube::Error::FromUtf8(_)
+            | kube::Error::LinesCodecMaxLineLengthExceeded => Self::Unreadable,
+            _ => Self::Unsendable,
+        }
+    }
+}
+
+impl fmt::Display for ApiFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => {
+                write!(f, "the API server answered HTTP {}", status.code)?;
+                refuser(&status.message).map_or(Ok(()), |by| write!(f, " ({by})"))
+            }
+            Self::Timeout => f.write_str("the API server did not answer within 10 s"),
+            Self::Unreachable => f.write_str("the API server cannot be reached"),
+            Self::Unreadable => f.write_str("the API server's answer cannot be read"),
+            Self::Unsendable => {
+                f.write_str("the request cannot be made; check the kubeconfig or the pod's token")
+            }
+        }
+    }
+}
+
+// === impl Refuser ===
+
+impl fmt::Display for Refuser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Webhook(name) => write!(f, "admission webhook {name}"),
+            Self::Policy(name) => write!(f, "admission policy {name}"),
+        }
+    }
+}
+
+/// The webhook or policy that a refusal names. Only what is a name is taken over.
+fn refuser(text: &str) -> Option<Refuser> {
+    let name_after = |mark: &str, quote: char| {
+        let name = text.split_once(mark)?.1.split(quote).next()?;
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+        ((1..=253).contains(&name.len()) && name.bytes().all(is_name)).then(|| name.to_owned())
+    };
+    name_after("ValidatingAdmissionPolicy '", '\'')
+        .or_else(|| name_after("MutatingAdmissionPolicy '", '\''))
+        .map(Refuser::Policy)
+        .or_else(|| {
+            name_after("admission webhook \"", '"')
+                .or_else(|| name_after("failed calling webhook \"", '"'))
+                .map(Refuser::Webhook)
+        })
+}
+
+/// Whether an admission policy refused, and said this. A validating admission policy names causes; RBAC does not.
+pub(super) fn is_refused_by_policy(status: &Status, sentence: &str) -> bool {
+    let details = status.details.as_ref();
+    status.is_forbidden()
+        && details.is_some_and(|details| !details.causes.is_empty())
+        && matches!(refuser(&status.message), Some(Refuser::Policy(_)))
+        && status.message.contains(sentence)
+}
+
+/// A 2xx answer, which shows the Secret's metadata.
+pub(super) fn stored(object: &AcrCredential, metadata: &ObjectMeta) -> SecretAnswer {
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    let version = metadata.resource_version.as_deref().unwrap_or_default();
+    match SecretVersion::new(uid, version) {
+        Some(version) if metadata.deletion_timestamp.is_some() => SecretAnswer::Going(version),
+        Some(version) => SecretAnswer::Stored(version),
+        None => failed(object, &ApiFailure::Unreadable),
+    }
+}
+
+/// Any other answer to a call about a Secret, or none.
+pub(super) fn refused(
+    object: &AcrCredential,
+    call: &SecretCall,
+    failure: ApiFailure,
+) -> SecretAnswer {
+    let ApiFailure::Refused(status) = &failure else {
+        return failed(object, &failure);
+    };
+    let name = object.secret_name();
+    let sends_uid = call.secret().metadata.uid.is_some();
+    let is_of = |fields: &[&str]| {
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        status.is_invalid()
+            && causes.into_iter().any(|cause| {
+                fields.contains(&cause.field.as_str()) && cause.message.contains("immutable")
+            })
+    };
+    match status.code {
+        _ if is_namespace_gone(status) => SecretAnswer::NamespaceGone,
+        404 => SecretAnswer::Missing,
+        409 => SecretAnswer::Conflict,
+        _ if is_refused_by_policy(status, NOT_OWNED) => SecretAnswer::NotOwned(not_owned(object)),
+        // The type and what is immutable are judged before the policy. Only with the UID is it known to be ours.
+        _ if is_of(&["type", "immutable", "data"]) && !sends_uid => {
+            SecretAnswer::NotOwned(not_owned(object))
+        }
+        _ if is_of(&["immutable", "data"]) => SecretAnswer::Immutable(problem(
+            Reason::SecretImmutable,
+            format!(
+                "Secret {name} is marked immutable, so acrcred cannot refresh it. Create another AcrCredential, with another spec.secret.name."
+            ),
+        )),
+        403 if status.message.contains("ownerRef") => SecretAnswer::OwnerRefused(problem(
+            Reason::SecretWriteFailed,
+            format!(
+                "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). Remove its metadata.ownerReferences."
+            ),
+        )),
+        403 if refuser(&status.message).is_none() => SecretAnswer::Failed {
+            problem: problem(
+                Reason::Forbidden,
+                format!(
+                    "The API server does not let acrcred write Secret {name} (HTTP 403). Check acrcred's role in this namespace, and the namespace's quota."
+                ),
+            ),
+            retry_after: failure.retry_after(),
+        },
+        _ => failed(object, &failure),
+    }
+}
+
+fn problem(reason: Reason, message: String) -> Problem {
+    Problem {
+        reason,
+        message,
+        needs_action: true,
+    }
+}
+
+fn not_owned(object: &AcrCredential) -> Problem {
+    let name = object.secret_name();
+    let owner = object.metadata.name.as_deref().unwrap_or_default();
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    problem(
+        Reason::SecretNotOwned,
+        format!(
+            "Secret {name} exists and does not belong to this AcrCredential. To let acrcred replace its content, run: kubectl annotate secret {name} --namespace {namespace} --overwrite acrcred.dev/owner={owner}"
+        ),
+    )
+}
+
+/// Nothing in the message changes from attempt to attempt, as the HTTP status of a failing server does.
+fn failed(object: &AcrCredential, failure: &ApiFailure) -> SecretAnswer {
+    let name = object.secret_name();
+    let code = failure.code();
+    let is_refusal = code.is_some_and(|code| (400..500).contains(&code) && code != 429);
+    let by = match failure {
+        ApiFailure::Refused(status) => refuser(&status.message),
+        _ => None,
+    };
+    let message = match (by, code) {
+        (Some(by), _) if is_refusal => format!(
+            "Secret {name} cannot be written: {by} refuses it. Let it accept acrcred's Secrets."
+        ),
+        (Some(by), _) => {
+            format!("Secret {name} cannot be written: {by} fails or cannot be reached. Repair it.")
+        }
+        (None, Some(code)) if is_refusal => format!(
+            "Secret {name} cannot be written: the API server refuses it (HTTP {code}). Check spec.secret, and what admission webhooks change."
+        ),
+        (None, Some(_)) => format!(
+            "Secret {name} cannot be written: the API server fails. Check it and its admission webhooks."
+        ),
+        (None, None) => format!("Secret {name} cannot be written: {failure}."),
+    };
+    SecretAnswer::Failed {
+        problem: Problem {
+            reason: Reason::SecretWriteFailed,
+            message,
+            // A server that fails may recover by itself.
+            needs_action: is_refusal,
+        },
+        retry_after: failure.retry_after(),
+    }
+}
+
+fn is_namespace_gone(status: &Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    let is_terminating = causes.any(|cause| cause.reason == "NamespaceTerminating");
+    let is_missing = status.is_not_found()
+        && status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.kind == "namespaces");
+    is_terminating || is_missing
+}

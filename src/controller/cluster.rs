@@ -1,0 +1,310 @@
+//! Every call to the API server but the watches and the lease: bounded in number and time, counted, and their answers
+//! sorted. No text of the API server leaves this file, since it may quote a Secret; of a refusal, the HTTP status and
+//! the name of the webhook or policy do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, Resource as _, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::answer::{self, ApiFailure, ApiResult};
+use super::queue::ObjectKey;
+use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER, OWNER_ANNOTATION};
+use crate::credential::names::is_subdomain;
+use crate::credential::{Cause, Hop, MintError, Token};
+use crate::plan::{
+    SecretAnswer, SecretCall, ServiceAccountFacts, ServiceAccountState, Transition,
+};
+use crate::process::Metrics;
+
+/// Calls under way at once. kube speaks HTTP/1.1: each is a connection.
+const IN_FLIGHT: usize = 32;
+/// The deadline of a call, and of the wait for a slot; kube itself would wait without end.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The shortest life that the API server grants to a `ServiceAccount` token, in seconds: it is used at once.
+const ASSERTION_LIFE: i64 = 600;
+/// Limit of the events API for a note, in bytes.
+const NOTE_LIMIT: usize = 1024;
+
+/// The API server as acrcred's `ServiceAccount` sees it.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    client: Client,
+    slots: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// Permission to make calls, one after the other.
+pub(super) struct Slot(#[expect(dead_code, reason = "held until it drops")] OwnedSemaphorePermit);
+
+/// What the check of the admission policy found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PolicyAnswer {
+    /// The policy refused what it must refuse.
+    Refused,
+    /// The API server accepted it.
+    Accepted,
+    /// Neither: HTTP status, if there was one.
+    Unclear(Option<u16>),
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self {
+            client,
+            slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+            metrics,
+        }
+    }
+
+    /// Waits for permission to make calls; `None` if there is none within 10 s.
+    pub async fn slot(&self) -> Option<Slot> {
+        let slot = tokio::time::timeout(DEADLINE, self.slots.clone().acquire_owned()).await;
+        // The semaphore is never closed.
+        slot.ok()?.ok().map(Slot)
+    }
+
+    /// The user name that the API server knows this process by (KEP-3325).
+    pub async fn own_user(&self) -> ApiResult<String> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        let review = SelfSubjectReview::default();
+        let call = reviews.create(&params, &review);
+        let answer = self.call("create", "selfsubjectreviews", call).await?;
+        let user = answer.status.and_then(|status| status.user_info);
+        user.and_then(|user| user.username).ok_or(ApiFailure::Unreadable)
+    }
+
+    /// Reads the metadata of a `ServiceAccount`.
+    pub async fn read_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> ApiResult<ServiceAccountState> {
+        // The schema says the same; a name that is a path must not get as far as a URL even so.
+        if !is_subdomain(name) {
+            return Ok(ServiceAccountState::Missing);
+        }
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        match self.call("get", "serviceaccounts", accounts.get_metadata(name)).await {
+            Ok(account) => {
+                let facts = ServiceAccountFacts::of(&account.metadata);
+                Ok(ServiceAccountState::Found(Box::new(facts)))
+            }
+            Err(failure) => match failure.code() {
+                Some(404) => Ok(ServiceAccountState::Missing),
+                Some(403) => Ok(ServiceAccountState::Forbidden),
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// A token of a `ServiceAccount` for one audience, for 10 minutes.
+    pub async fn request_token(
+        &self,
+        namespace: &str,
+        name: &str,
+        audience: &str,
+    ) -> Result<Token, MintError> {
+        let failed = |cause| MintError::new(Hop::Assertion, cause);
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                audiences: vec![audience.to_owned()],
+                expiration_seconds: Some(ASSERTION_LIFE),
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams::default();
+        let Some(_slot) = self.slot().await else {
+            return Err(failed(Cause::ApiServer));
+        };
+        let call = accounts.create_token_request(name, &params, &request);
+        match self.call("create", "serviceaccounts/token", call).await {
+            Ok(answer) => {
+                let token = answer.status.map(|status| Token::new(status.token));
+                token.ok_or_else(|| failed(Cause::Malformed))
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, service_account = name, "cannot request a ServiceAccount token");
+                let cause = match failure.code() {
+                    Some(403) => Cause::ImpersonationForbidden,
+                    Some(404) => Cause::NoServiceAccount,
+                    Some(409) => Cause::ServiceAccountChanged,
+                    _ => Cause::ApiServer,
+                };
+                Err(MintError {
+                    status: failure.code(),
+                    ..failed(cause)
+                })
+            }
+        }
+    }
+
+    /// Makes a call about a Secret.
+    pub async fn secret(&self, object: &AcrCredential, call: &SecretCall) -> SecretAnswer {
+        let namespace = object.namespace().unwrap_or_default();
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+        let name = object.secret_name();
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            dry_run: call.write().is_none(),
+        };
+        let secret = call.secret();
+        let result = match call {
+            SecretCall::Create(_) => {
+                self.call("create", "secrets", secrets.create(&params, secret)).await
+            }
+            SecretCall::Replace(..) | SecretCall::Find { .. } | SecretCall::Verify(_) => {
+                self.call("update", "secrets", secrets.replace(name, &params, secret)).await
+            }
+        };
+        match result {
+            Ok(secret) => answer::stored(object, &secret.metadata),
+            Err(failure) => answer::refused(object, call, failure),
+        }
+    }
+
+    /// Replaces the whole status, so that nothing that another client put there survives; the answer, or `None` if
+    /// there is no such object. The test keeps the status of a re-created object from speaking of its predecessor.
+    pub async fn write_status(
+        &self,
+        object: &AcrCredential,
+        status: &AcrCredentialStatus,
+    ) -> ApiResult<Option<AcrCredential>> {
+        let namespace = object.namespace().unwrap_or_default();
+        let objects: Api<AcrCredential> = Api::namespaced(self.client.clone(), &namespace);
+        let operations = json!([
+            {"op": "test", "path": "/metadata/uid", "value": object.metadata.uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        let patch = serde_json::from_value(operations).map_err(|_| ApiFailure::Unsendable)?;
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let name = object.name_any();
+        let patch = Patch::Json::<()>(patch);
+        let call = objects.patch_status(&name, &params, &patch);
+        match self.call("patch", "acrcredentials/status", call).await {
+            Ok(mut written) => {
+                written.managed_fields_mut().clear();
+                Ok(Some(written))
+            }
+            // Deleted or re-created meanwhile; the watch reports it.
+            Err(failure) if matches!(failure.code(), Some(404 | 422)) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Publishes an event. One that cannot be published is only logged: the condition says the same.
+    pub async fn publish(&self, object: &AcrCredential, transition: &Transition, now: Timestamp) {
+        let namespace = object.namespace().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let mut note = transition.message.clone();
+        note.truncate(note.floor_char_boundary(NOTE_LIMIT));
+        let name = object.name_any();
+        // A name that is its own: a name in use would need the right to change events.
+        let unique = format!("{:x}", now.as_nanosecond());
+        let prefix = &name[..name.floor_char_boundary(200)];
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{prefix}.{unique}")),
+                namespace: Some(namespace),
+                ..ObjectMeta::default()
+            },
+            action: Some("Refresh".into()),
+            event_time: Some(MicroTime(now)),
+            note: Some(note),
+            reason: Some(transition.reason.clone()),
+            regarding: Some(object.object_ref(&())),
+            reporting_controller: Some(FIELD_MANAGER.into()),
+            reporting_instance: Some(FIELD_MANAGER.into()),
+            type_: Some("Warning".into()),
+            ..Event::default()
+        };
+        let params = PostParams::default();
+        let call = events.create(&params, &event);
+        if let Err(failure) = self.call("create", "events", call).await {
+            tracing::warn!(%failure, "cannot publish an event");
+        }
+    }
+
+    /// Whether the admission policy refuses, without effect, a Secret without owner in this namespace.
+    pub async fn try_unmarked(&self, namespace: &str) -> PolicyAnswer {
+        let unmarked = Secret {
+            metadata: ObjectMeta {
+                generate_name: Some("acrcred-policy-check-".into()),
+                ..ObjectMeta::default()
+            },
+            ..Secret::default()
+        };
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let params = dry_run();
+        let call = secrets.create(&params, &unmarked);
+        self.try_forbidden("create", call, answer::WRITTEN_UNMARKED).await
+    }
+
+    /// Whether the admission policy refuses, without effect, to give a Secret of ours another owner.
+    pub async fn try_seizing(&self, key: &ObjectKey, secret: &Secret) -> PolicyAnswer {
+        let mut seized = secret.clone();
+        let annotations = seized.metadata.annotations.get_or_insert_default();
+        annotations.insert(OWNER_ANNOTATION.into(), "acrcred-policy-check".into());
+        let name = seized.name_any();
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = dry_run();
+        let call = secrets.replace(&name, &params, &seized);
+        self.try_forbidden("update", call, answer::NOT_OWNED).await
+    }
+
+    async fn try_forbidden(
+        &self,
+        verb: &'static str,
+        call: impl Future<Output = kube::Result<Secret>>,
+        sentence: &str,
+    ) -> PolicyAnswer {
+        match self.call(verb, "secrets", call).await {
+            Ok(_) => PolicyAnswer::Accepted,
+            Err(ApiFailure::Refused(status)) if answer::is_refused_by_policy(&status, sentence) => {
+                PolicyAnswer::Refused
+            }
+            Err(failure) => PolicyAnswer::Unclear(failure.code()),
+        }
+    }
+
+    /// Makes a call within its deadline, and counts it.
+    async fn call<T>(
+        &self,
+        verb: &'static str,
+        resource: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> ApiResult<T> {
+        let answer = tokio::time::timeout(DEADLINE, call).await;
+        let result = match answer {
+            Err(_) => Err(ApiFailure::Timeout),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(ApiFailure::from(error)),
+        };
+        let outcome = result.as_ref().err().map_or("success", ApiFailure::name);
+        self.metrics.api_requested(verb, resource, outcome);
+        result
+    }
+}
+
+fn dry_run() -> PostParams {
+    PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    }
+}

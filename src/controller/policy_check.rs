@@ -1,0 +1,168 @@
+//! Keeps track of whether the admission policy that protects Secrets is in force. acrcred writes nothing unless it is.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+
+use super::Controller;
+use super::cluster::PolicyAnswer;
+use super::queue::ObjectKey;
+use crate::credential::saturating_add;
+use crate::plan::{Backoff, PolicyCheck, PolicyState, Revision};
+
+/// Objects that wait for a check.
+#[derive(Default)]
+pub(super) struct PolicyRequests {
+    waiting: Mutex<HashSet<ObjectKey>>,
+    requested: Notify,
+}
+
+/// How often the policy is checked once it is in force.
+const IN_FORCE: SignedDuration = SignedDuration::from_hours(1);
+/// How soon it is checked again while no Secret of ours could be part of the check.
+const IN_FORCE_IN_PART: SignedDuration = SignedDuration::from_mins(1);
+
+// === impl PolicyRequests ===
+
+impl PolicyRequests {
+    /// Asks for a check: this object cannot go on without one.
+    pub fn request(&self, key: &ObjectKey) {
+        self.lock().insert(key.clone());
+        self.requested.notify_one();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn take(&self) -> HashSet<ObjectKey> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectKey>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Controller ===
+
+impl Controller {
+    /// Checks the policy when an object asks for it, and now and then. Never ends.
+    pub(super) async fn keep_policy_checked(self: Arc<Self>) {
+        let (mut turn, mut backoff, mut check_at) = (0, None::<Backoff>, None::<Timestamp>);
+        loop {
+            let now = self.clock.now();
+            let is_in_force = self.known_policy().state == PolicyState::InForce;
+            let may_request = is_in_force || check_at.is_none_or(|at| at <= now);
+            let until = check_at.unwrap_or_else(|| saturating_add(now, IN_FORCE));
+            tokio::select! {
+                () = self.policy.requested.notified(), if may_request => {
+                    // A check that ended meanwhile has answered it.
+                    if self.policy.is_empty() {
+                        continue;
+                    }
+                }
+                () = self.clock.nap_until(until) => {
+                    if self.clock.now() < until {
+                        // After a step of the clock, no wait is longer than its own limit.
+                        check_at = check_at.map(|at| at.min(saturating_add(self.clock.now(), IN_FORCE)));
+                        continue;
+                    }
+                }
+            }
+            if !self.is_leading() {
+                continue;
+            }
+            let Some((check, is_whole)) = self.check_policy(turn).await else {
+                continue;
+            };
+            turn += 1;
+            let now = self.clock.now();
+            let wait = if check.state == PolicyState::InForce && check.obstacle.is_none() {
+                backoff = None;
+                if is_whole { IN_FORCE } else { IN_FORCE_IN_PART }
+            } else {
+                let zero = SignedDuration::ZERO;
+                let none = Revision::default();
+                let next = Backoff::after(backoff.as_ref(), none.clone(), Backoff::retryable, zero, "policy", now);
+                let wait = next.next_at(&none).duration_since(now);
+                backoff = Some(next);
+                wait
+            };
+            check_at = Some(saturating_add(now, wait));
+            self.conclude(check);
+        }
+    }
+
+    /// Checks once; also whether a Secret of ours was part of it. `None` if there is no object yet.
+    async fn check_policy(&self, turn: usize) -> Option<(PolicyCheck, bool)> {
+        let (namespace, secret) = self.objects.policy_sample(turn)?;
+        let mut answers = vec![self.cluster.try_unmarked(&namespace).await];
+        if let (PolicyAnswer::Refused, Some((key, secret))) = (answers[0], &secret) {
+            answers.push(self.cluster.try_seizing(key, secret).await);
+        }
+        let before = self.known_policy();
+        let is_accepted = answers.contains(&PolicyAnswer::Accepted);
+        let unclear = answers.iter().find_map(|answer| match answer {
+            PolicyAnswer::Unclear(code) => Some(code.unwrap_or_default()),
+            _ => None,
+        });
+        let is_whole = answers.len() > 1;
+        let check = match unclear {
+            _ if is_accepted => PolicyCheck {
+                state: PolicyState::Missing,
+                checked_at: Some(self.clock.now()),
+                obstacle: None,
+            },
+            // The second question could not be answered, as when the Secret was just changed or deleted. The first one was.
+            Some(_) if is_whole && before.state != PolicyState::Missing => PolicyCheck {
+                state: PolicyState::InForce,
+                checked_at: Some(self.clock.now()),
+                obstacle: None,
+            },
+            // No answer to the question leaves the last one unchanged.
+            Some(code) => PolicyCheck {
+                obstacle: Some(code),
+                ..before
+            },
+            None => PolicyCheck {
+                state: PolicyState::InForce,
+                checked_at: Some(self.clock.now()),
+                obstacle: None,
+            },
+        };
+        Some((check, is_whole && unclear.is_none()))
+    }
+
+    fn conclude(&self, check: PolicyCheck) {
+        let before = self.known_policy();
+        self.learn(|facts| facts.policy = check);
+        let now = self.clock.now();
+        if (before.state, before.obstacle) == (check.state, check.obstacle) {
+            for key in self.policy.take() {
+                self.queue.schedule(&key, now);
+            }
+            return;
+        }
+        match (check.state, check.obstacle) {
+            (PolicyState::InForce, None) => tracing::info!("the admission policy for Secrets is in force"),
+            (PolicyState::Missing, _) => tracing::error!(
+                "the admission policy for Secrets is not in force, so acrcred writes no Secret; install it with the chart value policies.install=true"
+            ),
+            (_, code) => tracing::warn!(
+                code,
+                "cannot check whether the admission policy for Secrets is in force"
+            ),
+        }
+        self.policy.take();
+        for key in self.objects.keys() {
+            self.queue.schedule(&key, now);
+        }
+    }
+
+    fn known_policy(&self) -> PolicyCheck {
+        self.known_cluster().policy
+    }
+}

@@ -1,0 +1,372 @@
+//! One object as it stands now: each registry of its spec judged once, from the facts.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::backoff::Revision;
+use super::entitlement::{self, Entitlement};
+use super::entry::{Entry, Issued};
+use super::facts::{Facts, MAX_REGISTRIES, Place, RegistryFacts};
+use super::identity;
+use super::problem::Problem;
+use super::schedule;
+use super::settings::PolicyState;
+use crate::credential::{
+    Cause, Identity, IssuedFor, Lifetime, MintError, MintRequest, Principal, saturating_add,
+};
+
+/// An object, and what each of its registries needs.
+pub(super) struct Case<'a> {
+    pub facts: &'a Facts,
+    pub now: Timestamp,
+    /// Why nothing is minted for the object at all, if so.
+    pub unsupported: Option<Problem>,
+    /// Who asks, or why that is not known.
+    pub identity: Result<Identity, MintError>,
+    /// In the order of the spec.
+    pub registries: Vec<Registry<'a>>,
+    /// Servers whose credentials are, or may be, in the Secret and must leave it.
+    pub leaving: Vec<&'a str>,
+}
+
+/// One registry of the spec.
+pub(super) struct Registry<'a> {
+    pub server: &'a str,
+    /// What the object may have, or why not.
+    pub entitlement: Result<Entitlement, Problem>,
+    /// What a credential must be issued for; `None` while the identity is not known.
+    pub target: Option<IssuedFor>,
+    pub facts: Option<&'a RegistryFacts>,
+    /// What the Secret holds, if the object may keep it.
+    pub stored: Option<&'a Entry>,
+    /// What the Secret may hold, likewise.
+    pub unconfirmed: Option<&'a Issued>,
+    /// A credential that is not written yet, and since when, if it is for just this.
+    pub in_hand: Option<&'a (Issued, Timestamp)>,
+}
+
+/// Mints for one registry at a time; a spec that changes all the time must not start more.
+const MAX_IN_FLIGHT: usize = 4;
+/// A `ServiceAccount` is read again before a mint unless it was read this recently.
+const ACCOUNT_IS_FRESH: SignedDuration = SignedDuration::from_secs(5);
+
+// === impl Case ===
+
+impl<'a> Case<'a> {
+    pub fn of(facts: &'a Facts, now: Timestamp) -> Self {
+        let identity = identity::identity(facts);
+        let is_gone = identity::is_gone(facts, &identity);
+        let registries: Vec<Registry<'a>> = facts
+            .object
+            .spec
+            .registries
+            .iter()
+            .map(|spec| Registry::of(facts, spec, &identity, is_gone))
+            .collect();
+        let must_leave = |server: &str, known: &RegistryFacts| {
+            let registry = registries.iter().find(|registry| registry.server == server);
+            let may_stay = |registry: &Registry<'_>| {
+                known.stored.is_none() == registry.stored.is_none()
+                    && known.unconfirmed.is_none() == registry.unconfirmed.is_none()
+            };
+            (known.stored.is_some() || known.unconfirmed.is_some())
+                && !registry.is_some_and(may_stay)
+        };
+        let leaving = facts
+            .registries
+            .iter()
+            .filter(|(server, known)| must_leave(server, known))
+            .map(|(server, _)| server.as_str())
+            .collect();
+        Self {
+            facts,
+            now,
+            unsupported: entitlement::unsupported(facts),
+            identity,
+            registries,
+            leaving,
+        }
+    }
+
+    /// Whether a credential in hand is of use for this server.
+    pub fn has_in_hand(&self, server: &str) -> bool {
+        let mut registries = self.registries.iter();
+        registries.any(|registry| registry.server == server && registry.in_hand.is_some())
+    }
+
+    /// Whether it is not known at present what a credential for this server must be issued for.
+    pub fn is_undecided(&self, server: &str) -> bool {
+        let mut registries = self.registries.iter();
+        registries.any(|registry| {
+            registry.server == server && registry.entitlement.is_ok() && registry.target.is_none()
+        }) && !identity::is_gone(self.facts, &self.identity)
+    }
+
+    /// Whether nothing may be minted, whatever is due.
+    pub fn mints_nothing(&self) -> bool {
+        let facts = self.facts;
+        // Where there is no Secret, nothing but another attempt shows whether one can be written.
+        let is_held = facts.secret.failure.as_ref().is_some_and(|failure| {
+            let retry_at = failure.backoff.next_at(&facts.revision(None));
+            failure.holds_mints && (facts.secret.place != Place::Absent || retry_at > self.now)
+        });
+        self.unsupported.is_some()
+            || facts.object.spec.suspend
+            || is_held
+            || facts.cluster.policy.state == PolicyState::Missing
+    }
+
+    /// Whether something waits to be written: a credential in hand, or one that must leave the Secret.
+    pub fn has_news(&self) -> bool {
+        !self.leaving.is_empty() || self.registries.iter().any(|r| r.in_hand.is_some())
+    }
+
+    /// The registries whose credential is due: none, an old one, or one that a write needs.
+    pub fn due(&self) -> impl Iterator<Item = &Registry<'a>> {
+        // A write needs the token of every entry that stays.
+        let unseals = self.has_news();
+        let is_held = self.mints_nothing();
+        self.registries.iter().filter(move |registry| {
+            !is_held
+                && registry.entitlement.is_ok()
+                && (registry.due_at(self.facts) <= self.now
+                    || (unseals && registry.is_blocker(self.now)))
+        })
+    }
+
+    /// The mints to start now.
+    pub fn mints(&self) -> Vec<MintRequest> {
+        let Ok(identity) = &self.identity else {
+            return Vec::new();
+        };
+        if !self.account_is_fresh() {
+            return Vec::new();
+        }
+        self.due().filter_map(|registry| self.mint(registry, identity)).collect()
+    }
+
+    fn mint(&self, registry: &Registry<'a>, identity: &Identity) -> Option<MintRequest> {
+        let target = registry.target.as_ref()?;
+        let Entitlement { server, scope } = registry.entitlement.as_ref().ok()?;
+        let in_flight = registry.facts.map(|known| &known.in_flight[..]).unwrap_or_default();
+        let is_under_way = in_flight.iter().any(|(other, _)| other == target);
+        let may_start = !is_under_way
+            && in_flight.len() < MAX_IN_FLIGHT
+            && registry.attempt_at(self.facts).is_none_or(|at| at <= self.now);
+        let asked_at = self.facts.asked_at(registry.received_at());
+        may_start.then(|| MintRequest {
+            identity: identity.clone(),
+            server: server.clone(),
+            scope: scope.clone(),
+            // An older credential never replaces a newer one. `iat` has a resolution of one second; the time of
+            // receipt tells credentials of one second apart.
+            newer_than: registry
+                .current()
+                .map(|lifetime| lifetime.start)
+                .filter(|_| asked_at.is_none()),
+            received_after: asked_at,
+        })
+    }
+
+    /// Whether the `ServiceAccount`, if the object names one, was read just now: one that is gone must never be used.
+    pub fn account_is_fresh(&self) -> bool {
+        if self.facts.object.spec.identity.is_none() {
+            return true;
+        }
+        let account = identity::named(self.facts);
+        let read_at = account.and_then(|account| account.read_at);
+        read_at.is_some_and(|at| self.now <= saturating_add(at, ACCOUNT_IS_FRESH))
+    }
+
+    /// When the next regular look at something is due: `checked_at` is the last one. The first one after a start
+    /// comes a minute later, and all of them are spread over the interval.
+    pub fn resync_at(&self, checked_at: Option<Timestamp>, purpose: &str) -> Timestamp {
+        let cluster = &self.facts.cluster;
+        let interval = cluster.resync_interval;
+        let part = schedule::spread(self.facts.uid(), purpose);
+        let scaled = |part: f64| SignedDuration::from_secs_f64(interval.as_secs_f64() * part);
+        match checked_at {
+            Some(at) => saturating_add(at, scaled(1.0 - 0.2 * part)),
+            None => {
+                saturating_add(saturating_add(cluster.since, QUIET_START), scaled(part))
+            }
+        }
+    }
+}
+
+/// After a start, nothing is verified for so long.
+const QUIET_START: SignedDuration = SignedDuration::from_secs(60);
+
+// === impl Registry ===
+
+impl<'a> Registry<'a> {
+    fn of(
+        facts: &'a Facts,
+        spec: &'a crate::api::Registry,
+        identity: &Result<Identity, MintError>,
+        is_gone: bool,
+    ) -> Self {
+        let entitlement = entitlement::entitled(facts, spec);
+        let known = facts.registries.get(&spec.server);
+        let mut registry = Self {
+            server: &spec.server,
+            target: None,
+            facts: known,
+            stored: None,
+            unconfirmed: None,
+            in_hand: None,
+            entitlement,
+        };
+        let Ok(Entitlement { server, scope }) = &registry.entitlement else {
+            return registry;
+        };
+        registry.target =
+            identity.as_ref().ok().map(|identity| IssuedFor::new(identity, server, scope));
+        if is_gone {
+            return registry;
+        }
+        // Of the controller identity, only where the object may still use it.
+        let is_allowed = |issued_for: &IssuedFor| {
+            issued_for.principal() == Principal::ServiceAccount
+                || entitlement::may_use_controller_identity(facts, server)
+        };
+        let may_stay = |issued: &Issued| {
+            is_allowed(&issued.issued_for) && scope.covers(&issued.credential.token)
+        };
+        registry.stored = known.and_then(|known| known.stored.as_ref()).filter(|entry| match entry {
+            Entry::Known(issued) => may_stay(issued),
+            Entry::Sealed { issued_for, .. } => {
+                is_allowed(issued_for) && issued_for.is_of_scope(scope)
+            }
+        });
+        registry.unconfirmed =
+            known.and_then(|known| known.unconfirmed.as_ref()).filter(|issued| may_stay(issued));
+        let target = registry.target.as_ref();
+        registry.in_hand = known.and_then(|known| known.in_hand.as_ref()).filter(|(issued, _)| {
+            target == Some(&issued.issued_for)
+        });
+        registry
+    }
+
+    /// What the Secret should hold for it, if its token is known: what is in hand, else the newer of what is stored and
+    /// what may be.
+    pub fn entry(&self) -> Option<&'a Issued> {
+        let stored = match self.stored {
+            Some(Entry::Known(issued)) => Some(issued),
+            _ => None,
+        };
+        let in_hand = self.in_hand.map(|(issued, _)| issued);
+        in_hand.or_else(|| {
+            let known = stored.into_iter().chain(self.unconfirmed);
+            known.max_by_key(|issued| issued.credential.received_at)
+        })
+    }
+
+    /// The lifetime of what counts as its credential: in hand, else stored and issued for just this.
+    pub fn current(&self) -> Option<Lifetime> {
+        if let Some((issued, _)) = self.in_hand {
+            return Some(issued.credential.lifetime);
+        }
+        let stored = self.stored.filter(|entry| {
+            let is_of_target =
+                self.target.as_ref().is_none_or(|target| entry.issued_for() == target);
+            is_of_target && !matches!(entry, Entry::Sealed { is_doubtful: true, .. })
+        });
+        stored.map(Entry::lifetime)
+    }
+
+    /// When what counts as its credential was received, if this process received it.
+    pub fn received_at(&self) -> Option<Timestamp> {
+        match (self.in_hand, self.stored) {
+            (Some((issued, _)), _) | (None, Some(Entry::Known(issued))) => {
+                Some(issued.credential.received_at)
+            }
+            _ => None,
+        }
+    }
+
+    /// When its credential must be replaced; long ago if there is none.
+    pub fn due_at(&self, facts: &Facts) -> Timestamp {
+        let Some(lifetime) = self.current() else {
+            return Timestamp::MIN;
+        };
+        let fraction = facts.settings.refresh_fraction;
+        let regular = schedule::refresh_at(&lifetime, fraction, facts.uid());
+        let asked_at = facts.asked_at(self.received_at());
+        asked_at.map_or(regular, |at| at.min(regular))
+    }
+
+    /// Before when no attempt is made, because the last ones failed.
+    pub fn attempt_at(&self, facts: &Facts) -> Option<Timestamp> {
+        let attempt = self.facts?.attempt.as_ref()?;
+        let revision: Revision = facts.revision(self.target.clone());
+        Some(attempt.next_at(&revision))
+    }
+
+    /// Since when a mint of what is wanted has been under way.
+    pub fn in_flight_since(&self) -> Option<Timestamp> {
+        let target = self.target.as_ref()?;
+        let mut in_flight = self.facts?.in_flight.iter();
+        in_flight.find(|(other, _)| other == target).map(|(_, since)| *since)
+    }
+
+    /// Whether a write would lose a live credential: the Secret holds it, and its token is not known.
+    pub fn is_blocker(&self, now: Timestamp) -> bool {
+        self.in_hand.is_none()
+            && matches!(
+                self.stored,
+                Some(Entry::Sealed { lifetime, is_doubtful: false, .. }) if lifetime.is_live(now)
+            )
+    }
+
+    /// When the first answer about it came after `since`: a failure that is more than a request to wait.
+    pub fn answered_at(&self, since: Timestamp) -> Option<Timestamp> {
+        let attempt = self.facts?.attempt.as_ref()?;
+        let is_answer = attempt.error.cause != Cause::Throttled && attempt.backoff.failed_at >= since;
+        is_answer.then(|| attempt.first_at.max(since))
+    }
+
+    /// Whether the Secret holds a live credential for it.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.stored.is_some_and(|entry| entry.lifetime().is_live(now))
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Removes what no longer holds at `now`: credentials that the object may not have, and what a clock dated that
+    /// has been set back since.
+    pub fn tidy(&mut self, now: Timestamp) {
+        self.rebase(now);
+        let case = Case::of(self, now);
+        let unfit: Vec<String> = self
+            .registries
+            .iter()
+            .filter(|(server, known)| {
+                known.in_hand.is_some() && !case.has_in_hand(server) && !case.is_undecided(server)
+            })
+            .map(|(server, _)| server.clone())
+            .collect();
+        let is_in_spec: BTreeSet<String> = case
+            .registries
+            .iter()
+            .map(|registry| registry.server.to_owned())
+            .collect();
+        for server in unfit {
+            if let Some(known) = self.registries.get_mut(&server) {
+                known.in_hand = None;
+            }
+        }
+        let count = self.registries.len();
+        self.registries.retain(|server, known| {
+            is_in_spec.contains(server)
+                || known.stored.is_some()
+                || known.unconfirmed.is_some()
+                || !known.in_flight.is_empty()
+                || (count <= MAX_REGISTRIES
+                    && known.attempt.as_ref().is_some_and(|a| !a.backoff.is_forgotten(now)))
+        });
+    }
+}

@@ -1,0 +1,571 @@
+//! What is known of one object, and how events change it. Nothing is decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::backoff::{Attempt, Backoff, Revision};
+use super::entry::{Entry, Issued};
+use super::problem::Problem;
+use super::refresh::RefreshRequest;
+use super::secret_call::{SecretAnswer, SecretCall, SecretVersion};
+use super::service_account::NamedAccount;
+use super::settings::{ClusterFacts, Settings};
+use crate::api::{AcrCredential, AcrCredentialStatus};
+use crate::credential::{
+    CLOCK_STEP, Credential, Digest, IssuedFor, Lifetime, MintError, MintRequest, saturating_add,
+};
+
+/// Everything that a decision about one object rests on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What the platform administrator decided.
+    pub settings: Arc<Settings>,
+    /// What holds for every object.
+    pub cluster: Arc<ClusterFacts>,
+    /// The object as last seen.
+    pub object: Arc<AcrCredential>,
+    /// The `ServiceAccount` that the object names, as last read.
+    pub account: Option<NamedAccount>,
+    /// The refresh that the object's annotation asks for.
+    pub refresh: Option<RefreshRequest>,
+    /// By login server; also of registries that left the spec, as long as something is known of them.
+    pub registries: BTreeMap<String, RegistryFacts>,
+    /// The Secret.
+    pub secret: SecretFacts,
+    /// The last status that was written, and what the API server made of it.
+    pub(super) reported: Option<(AcrCredentialStatus, Option<AcrCredentialStatus>)>,
+    /// The last status that could not be written.
+    pub(super) status_failure: Option<Backoff>,
+}
+
+/// What is known of one registry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegistryFacts {
+    /// What the Secret holds for it.
+    pub stored: Option<Entry>,
+    /// A credential that is not written yet, and since when.
+    pub in_hand: Option<(Issued, Timestamp)>,
+    /// What a write whose outcome is not known would have stored.
+    pub unconfirmed: Option<Issued>,
+    /// What mints under way will be issued for, and since when.
+    pub in_flight: Vec<(IssuedFor, Timestamp)>,
+    /// What failed since the last success.
+    pub attempt: Option<Attempt>,
+}
+
+/// What is known of the Secret.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SecretFacts {
+    /// Where it is.
+    pub(super) place: Place,
+    /// The version that acrcred wrote last.
+    pub(super) written: Option<SecretVersion>,
+    /// The latest version that this process has heard of.
+    latest: u64,
+    /// When another client was found to have written it. A status that says that it was another replica may be on its
+    /// way.
+    pub(super) conflict_at: Option<Timestamp>,
+    /// Of the labels, annotations and owner references that were written; `None`: not known.
+    pub(super) metadata: Option<Digest>,
+    /// It may differ from what acrcred wrote.
+    pub(super) is_dirty: bool,
+    /// When the outcome of a write was last not known.
+    pub(super) unconfirmed_at: Option<Timestamp>,
+    /// When it was last written or verified.
+    pub(super) checked_at: Option<Timestamp>,
+    /// The last call, if it failed.
+    pub(super) failure: Option<SecretFailure>,
+    /// The last repairs of what another client changed, at most [`REPAIRS`].
+    pub(super) repairs: Vec<Timestamp>,
+    /// The client that changed it last, where that is known.
+    pub(super) changed_by: Option<String>,
+    /// Since when a write waits for sealed entries while something absent, expired or forbidden waits.
+    pub(super) waiting_since: Option<Timestamp>,
+    /// The API server refuses our owner reference.
+    pub(super) is_owner_refused: bool,
+}
+
+/// Where the Secret is believed to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Place {
+    /// There is none.
+    #[default]
+    Absent,
+    /// There may be one; it had this UID.
+    Unknown { uid: Option<String> },
+    /// It is stored in this version.
+    At(SecretVersion),
+}
+
+/// A call about the Secret that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SecretFailure {
+    pub backoff: Backoff,
+    /// What to report; `None`: nothing that a user could act on.
+    pub problem: Option<Problem>,
+    /// Nothing is minted until it is over: nothing could be written.
+    pub holds_mints: bool,
+}
+
+/// So many repairs in a minute are a conflict with another client.
+pub(super) const REPAIRS: usize = 3;
+/// A request that timed out cannot take effect later than this: the API server ends it.
+pub(super) const LATE_WRITE: SignedDuration = SignedDuration::from_secs(65);
+/// Nothing is believed of a refresh token in a status beyond this from now: 3 h, and some reserve.
+const MAX_SEALED: SignedDuration = SignedDuration::from_mins(195);
+/// The same of a token that is limited to repositories (about 75 min).
+const MAX_SEALED_LIMITED: SignedDuration = SignedDuration::from_mins(80);
+/// A spec that changes all the time must not fill the memory.
+pub(super) const MAX_REGISTRIES: usize = 64;
+
+// === impl Facts ===
+
+impl Facts {
+    /// Of an object that was just seen first. What its status says of the Secret is believed; see
+    /// [`Lifetime::recorded`] for how far.
+    pub fn new(
+        settings: Arc<Settings>,
+        cluster: Arc<ClusterFacts>,
+        object: Arc<AcrCredential>,
+        now: Timestamp,
+    ) -> Self {
+        let mut facts = Self {
+            settings,
+            cluster,
+            object,
+            account: None,
+            refresh: None,
+            registries: BTreeMap::new(),
+            secret: SecretFacts::default(),
+            reported: None,
+            status_failure: None,
+        };
+        facts.seal(now);
+        facts
+    }
+
+    /// A newer version of the object. Where its status names a later version of the Secret than the one that this
+    /// process knows, another replica wrote it.
+    /// False if it is not a newer version.
+    pub fn seen(&mut self, object: Arc<AcrCredential>, now: Timestamp) -> bool {
+        let (theirs, ours) = (&object.metadata, &self.object.metadata);
+        if !is_later(theirs.resource_version.as_deref(), ours.resource_version.as_deref()) {
+            return false;
+        }
+        self.object = object;
+        let theirs = self.stated_version();
+        if theirs.is_some_and(|theirs| theirs.number() > self.secret.latest) {
+            self.seal(now);
+        }
+        true
+    }
+
+    /// Takes note of the refresh annotation. `first_seen` gives the time at which a value was first seen.
+    pub fn refresh_asked(&mut self, first_seen: impl FnOnce(&str) -> Timestamp) {
+        let request = RefreshRequest::of(&self.object, self.refresh.as_ref(), first_seen);
+        // Removing and adding the annotation again must not bypass the limit.
+        if request.is_some() {
+            self.refresh = request;
+        }
+    }
+
+    /// Forgets what a clock dated that has been set back since.
+    pub(super) fn rebase(&mut self, now: Timestamp) {
+        let latest = saturating_add(now, CLOCK_STEP);
+        let clamp = |at: &mut Timestamp| {
+            if *at > latest {
+                *at = now;
+            }
+        };
+        for known in self.registries.values_mut() {
+            known.attempt.take_if(|attempt| attempt.backoff.is_of_the_future(now));
+            for (_, since) in &mut known.in_flight {
+                clamp(since);
+            }
+            if let Some((issued, since)) = &mut known.in_hand {
+                issued.rebase(now);
+                clamp(since);
+            }
+            if let Some(stored) = &mut known.stored {
+                stored.rebase(now);
+            }
+            if let Some(unconfirmed) = &mut known.unconfirmed {
+                unconfirmed.rebase(now);
+            }
+        }
+        let secret = &mut self.secret;
+        secret.failure.take_if(|failure| failure.backoff.is_of_the_future(now));
+        secret.checked_at.as_mut().map(clamp);
+        secret.conflict_at.as_mut().map(clamp);
+        secret.waiting_since.as_mut().map(clamp);
+        secret.unconfirmed_at.as_mut().map(clamp);
+        secret.repairs.iter_mut().for_each(clamp);
+        self.status_failure.take_if(|failure| failure.is_of_the_future(now));
+        if let Some(account) = &mut self.account {
+            account.failure.take_if(|failure| failure.is_of_the_future(now));
+            account.read_at.as_mut().map(clamp);
+        }
+        if let Some(request) = &mut self.refresh {
+            clamp(&mut request.since);
+        }
+    }
+
+    /// A mint ended; `None` if it was cancelled.
+    pub fn minted(
+        &mut self,
+        request: &MintRequest,
+        result: Option<Result<Credential, MintError>>,
+        now: Timestamp,
+    ) {
+        let issued_for = request.issued_for();
+        let revision = self.revision(Some(issued_for.clone()));
+        let seed = format!("{}/{}", self.uid(), request.server);
+        let known = self.registries.entry(request.server.as_str().to_owned()).or_default();
+        let place = known.in_flight.iter().position(|(other, _)| *other == issued_for);
+        let is_latest = place.is_some_and(|place| place + 1 == known.in_flight.len());
+        if let Some(place) = place {
+            known.in_flight.remove(place);
+        }
+        match result {
+            Some(Ok(credential)) => {
+                let credential = Credential {
+                    lifetime: credential.lifetime.in_whole_seconds(),
+                    ..credential
+                };
+                let issued = Issued { credential, issued_for };
+                known.in_hand = Some((issued, now));
+                known.attempt = None;
+            }
+            // One for something else says nothing of what is wanted now.
+            Some(Err(error)) if is_latest => {
+                let previous = known.attempt.as_ref();
+                known.attempt = Some(Attempt::failed(previous, error, revision, &seed, now));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    /// The status was written; `got` is the object as the API server answered.
+    pub fn status_written(
+        &mut self,
+        sent: AcrCredentialStatus,
+        got: Arc<AcrCredential>,
+        now: Timestamp,
+    ) {
+        self.status_failure = None;
+        self.reported = Some((sent, got.status.clone()));
+        self.seen(got, now);
+    }
+
+    /// The status could not be written.
+    pub fn status_failed(&mut self, floor: SignedDuration, now: Timestamp) {
+        let before = self.status_failure.take();
+        let revision = self.revision(None);
+        let seed = format!("{}/status", self.uid());
+        let backoff = Backoff::after(before.as_ref(), revision, Backoff::retryable, floor, &seed, now);
+        self.status_failure = Some(backoff);
+    }
+
+    /// A watch reports this version of the Secret (`None`: it is gone), and the client that wrote last; false if it is
+    /// the version that acrcred wrote, or an older one.
+    pub fn secret_changed(&mut self, version: Option<&str>, by: Option<String>) -> bool {
+        let Place::At(known) = &self.secret.place else {
+            return false;
+        };
+        let reported = version.map(|version| version.parse::<u64>().unwrap_or(u64::MAX));
+        let is_news = reported.is_none_or(|reported| reported > known.number());
+        if is_news {
+            self.secret.changed_by = by;
+            self.lose_track();
+        }
+        is_news
+    }
+
+    /// The API server answered a call about the Secret.
+    pub fn secret_answered(&mut self, call: SecretCall, answer: SecretAnswer, now: Timestamp) {
+        let is_write = call.write().is_some();
+        if let SecretAnswer::Stored(_) | SecretAnswer::Going(_) | SecretAnswer::Conflict = &answer {
+            self.secret.failure = None;
+        }
+        match answer {
+            SecretAnswer::Stored(version) => {
+                self.secret.latest = version.number().max(self.secret.latest);
+                match call {
+                    SecretCall::Create(write) | SecretCall::Replace(_, write) => {
+                        self.secret_written(write.entries, write.metadata, version, now);
+                    }
+                    SecretCall::Find { .. } => {
+                        self.secret.place = Place::At(version);
+                        self.secret.is_dirty = true;
+                    }
+                    SecretCall::Verify(_) => self.secret.checked_at = Some(now),
+                }
+            }
+            // The write completed the deletion that another client's finalizer held up.
+            SecretAnswer::Going(_) if is_write => self.secret_is_gone(now),
+            // So will the write that this leads to.
+            SecretAnswer::Going(version) => {
+                self.lose_track();
+                if let SecretCall::Find { .. } = call {
+                    self.secret.place = Place::At(version);
+                }
+            }
+            SecretAnswer::Missing => self.secret_is_gone(now),
+            SecretAnswer::Conflict => match call {
+                SecretCall::Find { uid: Some(_), .. } => {
+                    self.secret.place = Place::Unknown { uid: None };
+                    self.secret.is_dirty = true;
+                }
+                SecretCall::Create(_) => {
+                    self.secret.place = Place::Unknown { uid: None };
+                    self.secret.is_dirty = true;
+                    self.secret.conflict_at = Some(now);
+                }
+                SecretCall::Find { uid: None, .. } => {
+                    self.fail_secret(Backoff::retryable, SignedDuration::ZERO, None, false, now);
+                }
+                SecretCall::Replace(..) | SecretCall::Verify(_) => {
+                    self.lose_track();
+                    self.secret.conflict_at = Some(now);
+                }
+            },
+            SecretAnswer::NotOwned(problem) => {
+                self.secret.place = Place::Unknown { uid: None };
+                self.secret.written = None;
+                self.forget_stored(now);
+                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, Some(problem), true, now);
+            }
+            SecretAnswer::OwnerRefused(_) if !self.secret.is_owner_refused => {
+                self.secret.is_owner_refused = true;
+            }
+            SecretAnswer::OwnerRefused(problem) => {
+                self.secret.is_owner_refused = false;
+                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, Some(problem), false, now);
+            }
+            SecretAnswer::Immutable(problem) => {
+                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, Some(problem), true, now);
+            }
+            SecretAnswer::NamespaceGone => {
+                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, None, true, now);
+            }
+            SecretAnswer::Failed { problem, retry_after } => {
+                if let Some(write) = call.write() {
+                    self.secret.unconfirmed_at = Some(now);
+                    for (server, issued) in &write.entries {
+                        let known = self.registries.entry(server.clone()).or_default();
+                        known.unconfirmed = Some(issued.clone());
+                    }
+                    if let SecretCall::Create(_) = &call {
+                        self.secret.place = Place::Unknown { uid: None };
+                    }
+                }
+                self.fail_secret(Backoff::retryable, retry_after, Some(problem), false, now);
+            }
+        }
+    }
+
+    fn fail_secret(
+        &mut self,
+        delay: impl FnOnce(u32) -> SignedDuration,
+        floor: SignedDuration,
+        problem: Option<Problem>,
+        holds_mints: bool,
+        now: Timestamp,
+    ) {
+        let before = self.secret.failure.take();
+        let before = before.as_ref().map(|failure| &failure.backoff);
+        let seed = format!("{}/secret", self.uid());
+        let backoff = Backoff::after(before, self.revision(None), delay, floor, &seed, now);
+        self.secret.failure = Some(SecretFailure {
+            backoff,
+            problem,
+            holds_mints,
+        });
+    }
+
+    fn secret_written(
+        &mut self,
+        entries: BTreeMap<String, Issued>,
+        metadata: Digest,
+        version: SecretVersion,
+        now: Timestamp,
+    ) {
+        for (server, known) in &mut self.registries {
+            if let Some(written) = entries.get(server) {
+                let is_same = |(held, _): &mut (Issued, Timestamp)| {
+                    held.credential.token == written.credential.token
+                };
+                known.in_hand.take_if(is_same);
+            }
+            known.stored = None;
+            known.unconfirmed = None;
+        }
+        for (server, issued) in entries {
+            self.registries.entry(server).or_default().stored = Some(Entry::Known(issued));
+        }
+        let secret = &mut self.secret;
+        if secret.is_dirty && secret.written.is_some() && secret.written.as_ref() != Some(&version) {
+            secret.repairs.push(now);
+            let excess = secret.repairs.len().saturating_sub(REPAIRS);
+            secret.repairs.drain(..excess);
+        }
+        secret.place = Place::At(version.clone());
+        secret.written = Some(version);
+        secret.metadata = Some(metadata);
+        secret.is_dirty = false;
+        secret.unconfirmed_at = None;
+        secret.checked_at = Some(now);
+        secret.waiting_since = None;
+    }
+
+    /// The Secret is no longer what acrcred wrote.
+    fn lose_track(&mut self) {
+        let uid = match &self.secret.place {
+            Place::At(version) => Some(version.uid.clone()),
+            Place::Unknown { uid } => uid.clone(),
+            Place::Absent => None,
+        };
+        self.secret.place = Place::Unknown { uid };
+        self.secret.is_dirty = true;
+        for known in self.registries.values_mut() {
+            if let Some(Entry::Sealed { is_doubtful, .. }) = &mut known.stored {
+                *is_doubtful = true;
+            }
+        }
+    }
+
+    fn secret_is_gone(&mut self, now: Timestamp) {
+        self.forget_stored(now);
+        let is_late = |since: &mut Timestamp| now.duration_since(*since) >= LATE_WRITE;
+        if self.secret.unconfirmed_at.take_if(is_late).is_some() {
+            for known in self.registries.values_mut() {
+                known.unconfirmed = None;
+            }
+        }
+        let secret = &mut self.secret;
+        secret.place = Place::Absent;
+        secret.written = None;
+        secret.metadata = None;
+        secret.is_dirty = false;
+        secret.failure = None;
+    }
+
+    /// Nothing is stored. Known tokens still work: they are in hand again.
+    fn forget_stored(&mut self, now: Timestamp) {
+        for known in self.registries.values_mut() {
+            if let Some(Entry::Known(issued)) = known.stored.take()
+                && known.in_hand.is_none()
+            {
+                known.in_hand = Some((issued, now));
+            }
+        }
+    }
+
+    /// Replaces what was known of the Secret by what the status says of it.
+    fn seal(&mut self, now: Timestamp) {
+        for known in self.registries.values_mut() {
+            known.stored = None;
+        }
+        let before = std::mem::take(&mut self.secret);
+        self.secret = SecretFacts {
+            unconfirmed_at: before.unconfirmed_at,
+            latest: before.latest,
+            repairs: before.repairs,
+            is_owner_refused: before.is_owner_refused,
+            ..SecretFacts::default()
+        };
+        let status = self.object.status.as_ref();
+        let Some(stated) = status.and_then(|status| status.secret.as_ref()) else {
+            return;
+        };
+        let version = self.stated_version();
+        self.secret.latest = version.as_ref().map_or(0, SecretVersion::number).max(self.secret.latest);
+        let is_doubtful = version.is_none();
+        self.secret.is_dirty = is_doubtful;
+        self.secret.place = match &version {
+            Some(version) => Place::At(version.clone()),
+            None => Place::Unknown {
+                uid: Some(stated.uid.clone()).filter(|uid| !uid.is_empty()),
+            },
+        };
+        self.secret.written = version;
+        let object = self.object.clone();
+        let limited: BTreeSet<&str> = object
+            .spec
+            .registries
+            .iter()
+            .filter(|registry| registry.repositories.is_some())
+            .map(|registry| registry.server.as_str())
+            .collect();
+        for row in object.status.iter().flat_map(|status| &status.registries).take(MAX_REGISTRIES) {
+            let (Some(issued_at), Some(expires_at)) = (&row.issued_at, &row.expires_at) else {
+                continue;
+            };
+            let Some(issued_for) = row.issued_for.as_deref().and_then(IssuedFor::parse) else {
+                continue;
+            };
+            let limit = if limited.contains(row.server.as_str()) {
+                MAX_SEALED_LIMITED
+            } else {
+                MAX_SEALED
+            };
+            let lifetime = Lifetime::recorded(issued_at.0, expires_at.0, limit, now);
+            let known = self.registries.entry(row.server.clone()).or_default();
+            // Another replica was faster.
+            known.in_hand.take_if(|(held, _)| {
+                held.issued_for == issued_for || held.credential.lifetime.start <= lifetime.start
+            });
+            known.stored = Some(Entry::Sealed {
+                lifetime,
+                issued_for,
+                is_doubtful,
+            });
+        }
+    }
+
+    /// The version of the Secret that the status names, if it is one.
+    fn stated_version(&self) -> Option<SecretVersion> {
+        let stated = self.object.status.as_ref()?.secret.as_ref()?;
+        SecretVersion::new(&stated.uid, &stated.resource_version)
+    }
+
+    /// What asks for an attempt now.
+    pub(super) fn revision(&self, issued_for: Option<IssuedFor>) -> Revision {
+        Revision {
+            generation: self.object.metadata.generation,
+            refresh: self.refresh.as_ref().map(|request| request.since),
+            issued_for,
+        }
+    }
+
+    /// When a new credential was asked for, unless the present one, received at `received_at`, is new enough.
+    pub(super) fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
+        self.refresh.as_ref()?.asked_at(received_at)
+    }
+
+    /// The object's UID.
+    pub(super) fn uid(&self) -> &str {
+        self.object.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// The object's namespace.
+    pub(super) fn namespace(&self) -> &str {
+        self.object.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the Secret holds a credential that pods may be using.
+    pub fn is_renewal(&self) -> bool {
+        self.registries.values().any(|known| known.stored.is_some())
+    }
+}
+
+/// Resource versions of one kind are ordered numbers (KEP-5504); where one is no number, it is later.
+fn is_later(version: Option<&str>, than: Option<&str>) -> bool {
+    let number = |version: Option<&str>| version?.parse::<u128>().ok();
+    match (number(version), number(than)) {
+        (Some(new), Some(old)) => new > old,
+        _ => true,
+    }
+}

@@ -1,0 +1,14 @@
+//! What stands in an object's way.
+
+use crate::api::Reason;
+
+/// Why something does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The stable reason.
+    pub reason: Reason,
+    /// What happened, to which object, and what to do next; nothing in it changes from attempt to attempt.
+    pub message: String,
+    /// Whether a person must act before it can work.
+    pub needs_action: bool,
+}

@@ -1,0 +1,400 @@
+//! The one decision: what to do now for one object.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::api::ObjectMeta;
+
+use super::case::{Case, Registry};
+use super::entry::{Entry, Issued};
+use super::facts::{Facts, LATE_WRITE, Place, REPAIRS};
+use super::secret_call::{SecretCall, SecretVersion};
+use super::settings::PolicyState;
+use super::status::{self, StatusWrite};
+use super::{identity, secret};
+use crate::credential::{MintRequest, saturating_add};
+
+/// What to do now. Nothing else is ever executed.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// Mints to start. Each ends in a fact of its own.
+    pub mints: Vec<MintRequest>,
+    /// The one call to the API server to make now. Its answer is a fact, and then the next step is decided.
+    pub call: Option<Call>,
+    /// Whether the admission policy must be checked before a write.
+    pub checks_policy: bool,
+    /// When to decide again at the latest; `None`: at the next event.
+    pub wake_at: Option<Timestamp>,
+    /// Since when a write waits for sealed entries; to remember.
+    pub waiting_since: Option<Timestamp>,
+    /// For the metrics.
+    pub standing: Option<status::Standing>,
+}
+
+/// One call to the API server.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// Read the `ServiceAccount` of this name.
+    ReadServiceAccount(String),
+    /// A call about the Secret.
+    Secret(Box<SecretCall>),
+    /// Write the status.
+    WriteStatus(Box<StatusWrite>),
+}
+
+/// What is to be done about the Secret.
+#[derive(Default)]
+struct SecretStep {
+    call: Option<SecretCall>,
+    wake_at: Option<Timestamp>,
+    waiting_since: Option<Timestamp>,
+    checks_policy: bool,
+}
+
+/// How long a write waits for mints that are under way: a rotation of several registries is one write.
+const GATHER: SignedDuration = SignedDuration::from_secs(2);
+/// How long the status of another replica may be on its way after its write was met.
+const CONFLICT: SignedDuration = SignedDuration::from_secs(1);
+/// How long a write waits for a sealed entry after the first answer about it, where something absent, expired or
+/// forbidden waits with it.
+const AFTER_ANSWER: SignedDuration = SignedDuration::from_secs(60);
+/// The same without any answer.
+const WITHOUT_ANSWER: SignedDuration = SignedDuration::from_mins(10);
+/// A live credential that waits for a sealed entry is written when this part of the old one's life is left …
+const RESERVE: f64 = 0.1;
+/// … or this much of it.
+const MIN_RESERVE: SignedDuration = SignedDuration::from_mins(5);
+/// Without a token file there is no event when it appears.
+const OWN_TOKEN_RETRY: SignedDuration = SignedDuration::from_secs(15);
+
+/// Decides what to do at `now`. Total: every failure is a fact.
+pub fn step(facts: &Facts, now: Timestamp) -> Step {
+    if facts.object.metadata.deletion_timestamp.is_some() {
+        return Step::default();
+    }
+    let case = Case::of(facts, now);
+    let mints = case.mints();
+    let secret = secret_step(&case);
+    let desired = status::status(&case);
+    let standing = status::standing(&case, &desired);
+    let (status, status_at) = status_step(&case, desired, &mints, secret.call.is_some());
+    let (account, account_at) = match account_to_read(&case) {
+        Ok(name) => (Some(name), None),
+        Err(at) => (None, at),
+    };
+    let call = match (account, secret.call, status) {
+        (Some(name), _, _) => Some(Call::ReadServiceAccount(name)),
+        (_, Some(call), _) => Some(Call::Secret(Box::new(call))),
+        (_, None, Some(status)) => Some(Call::WriteStatus(Box::new(status))),
+        (_, None, None) => None,
+    };
+    let wakes = [secret.wake_at, status_at, account_at, Some(case.resync_at(Some(now), "wake"))];
+    let wake_at = wakes
+        .into_iter()
+        .flatten()
+        .chain(case.registries.iter().flat_map(|registry| wakes_of(&case, registry)))
+        .filter(|at| *at > now)
+        .min();
+    Step {
+        mints,
+        call,
+        checks_policy: secret.checks_policy,
+        wake_at,
+        waiting_since: secret.waiting_since,
+        standing: Some(standing),
+    }
+}
+
+/// When one registry needs a decision again.
+fn wakes_of(case: &Case<'_>, registry: &Registry<'_>) -> impl Iterator<Item = Timestamp> {
+    let facts = case.facts;
+    let expiry = registry.stored.map(|entry| entry.lifetime().end);
+    let is_mintable = registry.entitlement.is_ok() && !case.mints_nothing();
+    let due = is_mintable.then(|| registry.due_at(facts));
+    let retry = registry.attempt_at(facts).filter(|_| is_mintable);
+    let own_token = (is_mintable && case.identity.is_err() && facts.object.spec.identity.is_none())
+        .then(|| saturating_add(case.now, OWN_TOKEN_RETRY));
+    [expiry, due, retry, own_token].into_iter().flatten()
+}
+
+/// The `ServiceAccount` to read now, or when to read it next.
+fn account_to_read(case: &Case<'_>) -> Result<String, Option<Timestamp>> {
+    let facts = case.facts;
+    let Some(named) = &facts.object.spec.identity else {
+        return Err(None);
+    };
+    let known = identity::named(facts);
+    let regular = case.resync_at(known.and_then(|known| known.read_at), "account");
+    let is_wanted = || {
+        let mut due = case.due();
+        due.any(|registry| {
+            registry.in_flight_since().is_none()
+                && registry.attempt_at(facts).is_none_or(|at| at <= case.now)
+        })
+    };
+    let failure = known.and_then(|known| known.failure.as_ref());
+    let is_old = failure.is_some() || !case.account_is_fresh();
+    let is_due = regular <= case.now || (is_old && is_wanted());
+    let retry_at = failure.map(|failure| failure.next_at(&facts.revision(None)));
+    match retry_at {
+        Some(at) if at > case.now => Err(Some(at)),
+        _ if is_due => Ok(named.service_account_name.clone()),
+        _ => Err(Some(regular)),
+    }
+}
+
+/// The credentials that the Secret should hold and whose tokens are known.
+fn entries(case: &Case<'_>) -> BTreeMap<String, Issued> {
+    let registries = case.registries.iter();
+    registries
+        .filter_map(|registry| Some((registry.server.to_owned(), registry.entry()?.clone())))
+        .collect()
+}
+
+fn secret_step(case: &Case<'_>) -> SecretStep {
+    let (facts, now) = (case.facts, case.now);
+    let known = &facts.secret;
+    if let Some(failure) = &known.failure {
+        let retry_at = failure.backoff.next_at(&facts.revision(None));
+        if retry_at > now {
+            return SecretStep {
+                wake_at: Some(retry_at),
+                ..SecretStep::default()
+            };
+        }
+    }
+    let metadata = secret::metadata(facts);
+    let find = |uid: Option<String>| {
+        let mut secret = secret::secret(metadata.clone(), None, std::iter::empty());
+        secret.metadata.uid.clone_from(&uid);
+        SecretCall::Find {
+            secret: Box::new(secret),
+            uid,
+        }
+    };
+    let entries = entries(case);
+    // Only another call shows that what failed is over.
+    let has_failed = known.failure.is_some();
+    let is_held = known.failure.as_ref().is_some_and(|failure| failure.holds_mints);
+    let is_changed = known.metadata.as_ref().is_some_and(|old| *old != secret::digest(&metadata));
+    let is_wanted = case.has_news() || is_changed || (known.is_dirty && !entries.is_empty());
+    let conflict_ends = known.conflict_at.map_or(now, |at| saturating_add(at, CONFLICT));
+    match &known.place {
+        Place::Absent if entries.is_empty() => late_write(case, find(None)),
+        Place::Absent => when_written(case, || {
+            SecretCall::Create(secret::write(metadata.clone(), None, entries))
+        }),
+        Place::Unknown { .. } if conflict_ends > now => SecretStep {
+            wake_at: Some(conflict_ends),
+            ..SecretStep::default()
+        },
+        Place::Unknown { uid } if is_wanted || has_failed => {
+            after_policy_check(case, true, || find(uid.clone()))
+        }
+        Place::Unknown { .. } => SecretStep::default(),
+        Place::At(version) if is_held => {
+            after_policy_check(case, true, || find(Some(version.uid.clone())))
+        }
+        Place::At(version) if is_wanted => {
+            let write = when_written(case, || {
+                let write = secret::write(metadata.clone(), Some(version), entries);
+                SecretCall::Replace(version.clone(), write)
+            });
+            // A write that waits must not leave a failure standing that is over.
+            if write.wake_at.is_some() && has_failed && known.metadata.is_none() {
+                return SecretStep {
+                    call: Some(verify(metadata, version)),
+                    ..write
+                };
+            }
+            write
+        }
+        Place::At(version) => {
+            let resync_at = case.resync_at(known.checked_at, "resync");
+            if (now < resync_at && !has_failed) || known.is_dirty {
+                return SecretStep {
+                    wake_at: Some(resync_at),
+                    ..SecretStep::default()
+                };
+            }
+            if known.metadata.is_none() {
+                return SecretStep {
+                    call: Some(verify(metadata, version)),
+                    ..SecretStep::default()
+                };
+            }
+            after_policy_check(case, false, || {
+                let write = secret::write(metadata, Some(version), entries);
+                SecretCall::Replace(version.clone(), write)
+            })
+        }
+    }
+}
+
+fn verify(metadata: ObjectMeta, version: &SecretVersion) -> SecretCall {
+    let secret = secret::secret(metadata, Some(version), std::iter::empty());
+    SecretCall::Verify(Box::new(secret))
+}
+
+/// A write of unknown outcome may have left a Secret behind, or may do so until the API server has given it up.
+fn late_write(case: &Case<'_>, find: SecretCall) -> SecretStep {
+    let Some(since) = case.facts.secret.unconfirmed_at else {
+        return SecretStep::default();
+    };
+    let at = saturating_add(since, LATE_WRITE);
+    if case.now < at {
+        return SecretStep {
+            wake_at: Some(at),
+            ..SecretStep::default()
+        };
+    }
+    after_policy_check(case, true, || find)
+}
+
+/// A write, once it has waited for what it should wait for.
+fn when_written(case: &Case<'_>, call: impl FnOnce() -> SecretCall) -> SecretStep {
+    if case.facts.cluster.policy.state != PolicyState::InForce {
+        return after_policy_check(case, false, call);
+    }
+    let (until, waiting_since) = hold(case);
+    if case.now < until {
+        return SecretStep {
+            wake_at: Some(until),
+            waiting_since,
+            ..SecretStep::default()
+        };
+    }
+    let is_takeover = case.facts.secret.is_dirty;
+    SecretStep {
+        waiting_since,
+        ..after_policy_check(case, is_takeover, call)
+    }
+}
+
+/// A call that is safe only while the policy is in force; with `recent`, as of the last minute: only the policy tells
+/// a foreign Secret from ours.
+fn after_policy_check(
+    case: &Case<'_>,
+    recent: bool,
+    call: impl FnOnce() -> SecretCall,
+) -> SecretStep {
+    let policy = &case.facts.cluster.policy;
+    let is_checked = policy.state == PolicyState::InForce
+        && (!recent || policy.is_recent(case.now));
+    SecretStep {
+        call: is_checked.then(call),
+        checks_policy: !is_checked,
+        ..SecretStep::default()
+    }
+}
+
+/// Until when a write waits; and since when it waits for sealed entries although something absent, expired or
+/// forbidden waits with it.
+fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
+    let (facts, now) = (case.facts, case.now);
+    let in_hand = || {
+        let registries = case.registries.iter();
+        registries.filter_map(|registry| Some((registry, registry.in_hand?.1)))
+    };
+    let blockers: Vec<&Registry<'_>> =
+        case.registries.iter().filter(|registry| registry.is_blocker(now)).collect();
+    let is_final = facts.object.spec.suspend || case.unsupported.is_some();
+    if is_final && case.leaving.is_empty() {
+        // Nothing can be minted in their place, and nothing is lost by waiting.
+        let ends = blockers.iter().filter_map(|blocker| blocker.stored).map(|e| e.lifetime().end);
+        return (ends.max().unwrap_or(now), None);
+    }
+    if blockers.is_empty() || is_final {
+        let is_minting = case.registries.iter().any(|r| r.in_flight_since().is_some());
+        let gathering = in_hand().map(|(_, since)| saturating_add(since, GATHER)).min();
+        return match gathering {
+            Some(until) if is_minting && case.leaving.is_empty() => (until, None),
+            _ => (repair_at(case).unwrap_or(now), None),
+        };
+    }
+    let live = |registry: &Registry<'_>| {
+        registry.stored.map(Entry::lifetime).filter(|lifetime| lifetime.is_live(now))
+    };
+    let with_reserve = in_hand().filter_map(|(registry, _)| {
+        let lifetime = live(registry)?;
+        let reserve = lifetime.part(RESERVE).max(MIN_RESERVE);
+        Some(saturating_add(lifetime.end, -reserve))
+    });
+    let is_urgent =
+        !case.leaving.is_empty() || in_hand().any(|(registry, _)| live(registry).is_none());
+    let waiting_since = is_urgent.then(|| facts.secret.waiting_since.unwrap_or(now));
+    let urgent = waiting_since.map(|since| {
+        let answers = blockers.iter().map(|blocker| blocker.answered_at(since));
+        let answered = answers.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
+        let without = saturating_add(since, WITHOUT_ANSWER);
+        answered.map_or(without, |at| saturating_add(at, AFTER_ANSWER).min(without))
+    });
+    (with_reserve.chain(urgent).min().unwrap_or(now), waiting_since)
+}
+
+/// When the next repair is made, if another client changes the Secret again and again: at the next resync.
+fn repair_at(case: &Case<'_>) -> Option<Timestamp> {
+    let secret = &case.facts.secret;
+    let first = secret.repairs.first().filter(|_| secret.repairs.len() >= REPAIRS)?;
+    let is_conflict = secret.is_dirty
+        && secret
+            .repairs
+            .last()
+            .is_some_and(|last| last.duration_since(*first) < SignedDuration::from_mins(1));
+    (is_conflict && !case.has_news()).then(|| case.resync_at(secret.checked_at, "resync"))
+}
+
+/// The status to write now, if any, and when to decide about it again.
+fn status_step(
+    case: &Case<'_>,
+    desired: crate::api::AcrCredentialStatus,
+    mints: &[MintRequest],
+    is_writing: bool,
+) -> (Option<StatusWrite>, Option<Timestamp>) {
+    let (facts, now) = (case.facts, case.now);
+    if !status::is_news(facts, &desired) {
+        return (None, None);
+    }
+    if let Some(failure) = &facts.status_failure {
+        let at = failure.next_at(&facts.revision(None));
+        if at > now {
+            return (None, Some(at));
+        }
+    }
+    // What is under way most likely changes it in a moment. A new version of the Secret is recorded at once: a new process
+    // must know of it.
+    let present = facts.object.status.as_ref();
+    let is_recorded = desired.secret.as_ref() == present.and_then(|present| present.secret.as_ref());
+    let soon = case
+        .registries
+        .iter()
+        .filter_map(|registry| {
+            let starts = mints.iter().any(|mint| mint.server.as_str() == registry.server);
+            let since = registry.in_flight_since().or(starts.then_some(now))?;
+            Some(saturating_add(since, GATHER))
+        })
+        .chain(case.registries.iter().filter_map(|registry| {
+            Some(saturating_add(registry.in_hand?.1, GATHER))
+        }))
+        .filter(|at| *at > now && is_recorded)
+        .max();
+    match soon {
+        Some(at) => (None, Some(at)),
+        None if is_writing => (None, None),
+        None => (Some(StatusWrite::new(facts, desired)), None),
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// A step was decided: its mints are under way.
+    pub fn stepped(&mut self, step: &Step, now: Timestamp) {
+        self.secret.waiting_since = step.waiting_since;
+        for mint in &step.mints {
+            let known = self.registries.entry(mint.server.as_str().to_owned());
+            let in_flight = &mut known.or_default().in_flight;
+            in_flight.push((mint.issued_for(), now));
+        }
+    }
+}
