@@ -77,6 +77,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "acrcred.watchSecretsRules" -}}
 - apiGroups: [""]
   resources: [secrets]
+  resourceNames: {{ toJson .Values.watchSecrets.names }}
   verbs: [list, watch]
 {{- end }}
 
