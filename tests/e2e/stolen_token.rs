@@ -37,11 +37,12 @@ struct Answer {
 async fn send(client: &Client, what: String, shape: Shape) -> Result<Answer> {
     let response = client.send(shape.request()?).await.context(what.clone())?;
     let status = response.status().as_u16();
-    let mut text = String::new();
-    for (name, value) in response.headers() {
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes());
-        text += &format!("{name}: {value}\n");
-    }
+        format!("{name}: {value}\n")
+    });
+    let mut text: String = headers.collect();
     let body = response.into_body().collect_bytes().await;
     let body = body.with_context(|| format!("the answer to: {what}"))?;
     text += &String::from_utf8_lossy(&body);
@@ -73,7 +74,10 @@ fn leaks(scanner: &Scanner, answers: &[Answer]) -> Vec<String> {
         let sightings = scanner.sightings(&answer.text).into_iter();
         sightings.map(|seen| {
             let (place, form) = (PLACES[seen.token], seen.form);
-            format!("{}: {} with a {place} ({form})", answer.what, answer.status)
+            format!(
+                "{}: {} with the {place} ({form})",
+                answer.what, answer.status
+            )
         })
     });
     seen.collect()

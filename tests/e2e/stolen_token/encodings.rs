@@ -66,7 +66,9 @@ fn item(value: &Value, bytes: &mut Vec<u8>) {
         }
         Value::Array(items) => {
             head(4, items.len() as u64, bytes);
-            items.iter().for_each(|each| item(each, bytes));
+            for each in items {
+                item(each, bytes);
+            }
         }
         Value::Object(fields) => {
             head(5, fields.len() as u64, bytes);
@@ -86,7 +88,7 @@ fn head(kind: u8, number: u64, bytes: &mut Vec<u8>) {
     {
         bytes.push(kind | byte);
     } else {
-        bytes.push(kind | 25);
+        bytes.push(kind | 0x19);
         let number = u16::try_from(number).expect("a short item");
         bytes.extend(number.to_be_bytes());
     }
