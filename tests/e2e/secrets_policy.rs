@@ -207,7 +207,7 @@ fn refused_by(what: &str, sentence: &str, answer: kube::Result<Secret>) {
             let by = status.message.contains("'acrcred-secrets'");
             let by = by && status.message.ends_with(&format!(": {sentence}"));
             assert!(by, "{what}: {}", status.message);
-            // Where the program looks for it.
+            // The program reads the causes.
             let causes = status.details.map(|details| details.causes);
             let causes = causes.unwrap_or_default();
             let named = causes.iter().any(|cause| cause.message.contains(sentence));

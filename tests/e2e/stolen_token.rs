@@ -111,7 +111,7 @@ async fn with_patch(control_plane: &ControlPlane, namespace: &str) -> Result<Cli
         .await
 }
 
-/// The scanner finds what it looks for, where it is.
+/// The scanner finds each canary where it is known to be.
 async fn positive_controls(
     control_plane: &ControlPlane,
     namespace: &str,
