@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use azure_emulator::jwt::Parsed;
 use k8s_openapi::api::authentication::v1::{
-    TokenRequest, TokenReview, TokenReviewSpec, TokenReviewStatus,
+    BoundObjectReference, TokenRequest, TokenReview, TokenReviewSpec, TokenReviewStatus,
 };
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use serde_json::json;
@@ -24,6 +24,7 @@ const ONE: &str = "exactly one audience";
 const LISTED: &str = "one of the allowed audiences";
 const SHORT: &str = "at most 600 s";
 const OTHERS: &str = "no token of its own ServiceAccount";
+const UNBOUND: &str = "bound to no object";
 
 /// Whoever holds acrcred's token for the API server.
 struct Thief(Client);
@@ -49,8 +50,16 @@ impl Thief {
         seconds: Option<i64>,
     ) -> kube::Result<TokenRequest> {
         let request = token_request(audiences, seconds);
+        self.ask((namespace, name), &request).await
+    }
+
+    async fn ask(
+        &self,
+        (namespace, name): (&str, &str),
+        request: &TokenRequest,
+    ) -> kube::Result<TokenRequest> {
         self.accounts(namespace)
-            .create_token_request(name, &PostParams::default(), &request)
+            .create_token_request(name, &PostParams::default(), request)
             .await
     }
 }
@@ -138,6 +147,50 @@ fn a_stolen_token_makes_only_short_tokens_for_an_allowed_audience() {
         assert_eq!(named.authenticated, Some(true), "{named:?}");
         let here = review(&scene, &token, &[]).await?;
         assert_ne!(here.authenticated, Some(true), "{here:?}");
+        Ok(())
+    });
+}
+
+/// The token would carry the UID of the object, and a refusal would say whether it exists.
+#[test]
+fn a_stolen_token_makes_no_token_that_is_bound_to_a_secret() {
+    run(async {
+        let scene = Scene::new("bound-object").await?;
+        scene.allow_impersonation().await?;
+        let thief = Thief::of(&scene).await?;
+        let mut secret = Secret::default();
+        secret.metadata.name = Some("present".into());
+        let params = PostParams::default();
+        let secret = scene.objects().secrets.create(&params, &secret).await?;
+        let account = (scene.namespace.as_str(), "default");
+        let mut request = token_request(&[AUDIENCE], TEN_MINUTES);
+        for (kind, name, uid) in [
+            ("Secret", "present", None),
+            ("Secret", "present", secret.metadata.uid),
+            ("Secret", "absent", None),
+            ("Pod", "absent", None),
+            ("Node", "absent", None),
+        ] {
+            request.spec.bound_object_ref = Some(BoundObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some(kind.into()),
+                name: Some(name.into()),
+                uid,
+            });
+            let answer = thief.ask(account, &request).await;
+            forbidden(&format!("{kind} {name}"), UNBOUND, answer);
+        }
+        // The positive controls: the same request without the reference, and with it by an administrator.
+        request.spec.bound_object_ref = None;
+        thief.ask(account, &request).await?;
+        request.spec.bound_object_ref = Some(BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Secret".into()),
+            name: Some("present".into()),
+            uid: None,
+        });
+        let admin = Thief(scene.control_plane.admin());
+        admin.ask(account, &request).await?;
         Ok(())
     });
 }

@@ -1,9 +1,9 @@
-//! What acrcred's own token can do when somebody steals it.
+//! What a stolen token of acrcred can do.
 
-use anyhow::Result;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use serde_json::{Value, json};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchParams};
+use serde_json::json;
 
 use crate::harness::impersonation::allow_impersonation_in;
 use crate::harness::{CONTROLLER, Scene, manifest, run};
@@ -15,27 +15,25 @@ fn forbidden<T: std::fmt::Debug>(what: &str, result: kube::Result<T>) {
     }
 }
 
-fn secret(value: &Value) -> Result<Secret> {
-    Ok(serde_json::from_value(value.clone())?)
+/// A Secret as acrcred would write it for the `AcrCredential` `acr`.
+fn secret(name: &str) -> Secret {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "annotations": {"acrcred.dev/owner": "acr"}},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": "{\"auths\":{}}"},
+    }))
+    .expect("a Secret")
 }
 
-// One token, and all that it must not be good for.
-#[allow(clippy::too_many_lines)]
+/// By any request at all: `stolen_token`. What it may write: `secrets_policy`.
 #[test]
 fn a_stolen_token_reads_and_writes_no_foreign_secret() {
     run(async {
         let scene = Scene::new("stolen").await?;
-        let contoso = scene.registry("contoso").await?;
-        let acrcred = scene.start().await?;
-        let objects = scene.objects();
-        let owner = objects.create_ready(&manifest("acr", &[&contoso])).await?;
-        acrcred.stop().await?;
-        let foreign =
-            json!({"metadata": {"name": "foreign"}, "stringData": {"password": "hunter2"}});
-        objects
-            .secrets
-            .create(&PostParams::default(), &secret(&foreign)?)
-            .await?;
+        let mut foreign = secret("foreign");
+        foreign.metadata.annotations = None;
+        let params = PostParams::default();
+        scene.objects().secrets.create(&params, &foreign).await?;
 
         let (namespace, name) = CONTROLLER;
         let client = scene
@@ -43,75 +41,49 @@ fn a_stolen_token_reads_and_writes_no_foreign_secret() {
             .service_account_client(namespace, name)
             .await?;
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &scene.namespace);
+        let everywhere: Api<Secret> = Api::all(client.clone());
+        secrets.create(&params, &secret("acr")).await?;
+        let listed = ListParams::default();
         let nothing = Patch::Merge(json!({}));
-        forbidden("get", secrets.get("foreign").await);
-        forbidden("get of its own", secrets.get("acr").await);
-        forbidden("list", secrets.list(&ListParams::default()).await);
-        forbidden(
-            "list everywhere",
-            Api::<Secret>::all(client.clone())
-                .list(&ListParams::default())
-                .await,
-        );
-        forbidden(
-            "delete",
-            secrets.delete("acr", &DeleteParams::default()).await,
-        );
-        forbidden(
-            "empty patch",
-            secrets
-                .patch("foreign", &PatchParams::default(), &nothing)
-                .await,
-        );
-        let dry_run = PatchParams {
-            dry_run: true,
-            ..PatchParams::default()
-        };
-        forbidden(
-            "empty dry run",
-            secrets.patch("foreign", &dry_run, &nothing).await,
-        );
-        let seize =
-            Patch::Merge(json!({"metadata": {"annotations": {"acrcred.dev/owner-uid": "x"}}}));
-        forbidden(
-            "marking",
-            secrets
-                .patch("foreign", &PatchParams::default(), &seize)
-                .await,
-        );
+        let patched = PatchParams::default();
+        for name in ["foreign", "acr"] {
+            let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
+            let watched = WatchParams::default().fields(&format!("metadata.name={name}"));
+            forbidden("get", secrets.get(name).await);
+            forbidden("list by name", secrets.list(&by_name).await);
+            forbidden(
+                "watch by name",
+                secrets.watch(&watched, "0").await.map(drop),
+            );
+            forbidden("patch", secrets.patch(name, &patched, &nothing).await);
+            let deleted = DeleteParams::default();
+            forbidden("delete", secrets.delete(name, &deleted).await);
+            forbidden(
+                "delete by name",
+                secrets.delete_collection(&deleted, &by_name).await,
+            );
+        }
+        forbidden("list", secrets.list(&listed).await);
+        forbidden("list everywhere", everywhere.list(&listed).await);
 
-        let strip = json!({"metadata": {"ownerReferences": null, "annotations": {"acrcred.dev/owner-uid": null}}});
+        let seized = secret("foreign");
         forbidden(
-            "stripping its marks",
-            secrets
-                .patch("acr", &PatchParams::default(), &Patch::Merge(strip))
-                .await,
+            "an update",
+            secrets.replace("foreign", &params, &seized).await,
         );
-
-        let uid = owner.metadata.uid.unwrap_or_default();
-        let mark =
-            json!({"acrcred.dev/owner-uid": uid, "kubernetes.io/service-account.name": "default"});
-        let token = json!({
-            "metadata": {"name": "token", "annotations": mark},
-            "type": "kubernetes.io/service-account-token",
-        });
-        forbidden(
-            "a token Secret",
-            secrets
-                .create(&PostParams::default(), &secret(&token)?)
-                .await,
+        let mut token = secret("token");
+        token.type_ = Some("kubernetes.io/service-account-token".into());
+        token.string_data = None;
+        let account = (
+            "kubernetes.io/service-account.name".to_owned(),
+            "default".to_owned(),
         );
-        let unmarked = json!({
-            "metadata": {"name": "unmarked"},
-            "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": "{\"auths\":{}}"},
-        });
-        forbidden(
-            "an unmarked Secret",
-            secrets
-                .create(&PostParams::default(), &secret(&unmarked)?)
-                .await,
-        );
+        token
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .extend([account]);
+        forbidden("a token Secret", secrets.create(&params, &token).await);
 
         let accounts: Api<ServiceAccount> = Api::namespaced(client, &scene.namespace);
         let identity = Patch::Merge(
@@ -119,35 +91,54 @@ fn a_stolen_token_reads_and_writes_no_foreign_secret() {
         );
         forbidden(
             "a ServiceAccount",
-            accounts
-                .patch("default", &PatchParams::default(), &identity)
-                .await,
+            accounts.patch("default", &patched, &identity).await,
         );
 
-        // The positive controls: what acrcred needs, it can.
-        let own = secrets
-            .patch("acr", &PatchParams::default(), &nothing)
+        // The positive controls: acrcred can do what it needs.
+        secrets.create(&params, &secret("another")).await?;
+        secrets.replace("acr", &params, &secret("acr")).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stolen_token_creates_events_and_reads_none() {
+    run(async {
+        let scene = Scene::new("events").await?;
+        let (namespace, name) = CONTROLLER;
+        let client = scene
+            .control_plane
+            .service_account_client(namespace, name)
             .await?;
-        assert_eq!(
-            own.metadata.resource_version,
-            objects.secret("acr").await?.metadata.resource_version
-        );
-        let mut padded = unmarked.clone();
-        padded["metadata"] =
-            json!({"name": "padded", "annotations": {"acrcred.dev/owner-uid": uid}});
-        padded["stringData"]["password"] = json!("known to the thief");
-        forbidden(
-            "a Secret with another key",
-            secrets
-                .create(&PostParams::default(), &secret(&padded)?)
-                .await,
-        );
-        let mut marked = unmarked;
-        marked["metadata"] =
-            json!({"name": "marked", "annotations": {"acrcred.dev/owner-uid": uid}});
-        secrets
-            .create(&PostParams::default(), &secret(&marked)?)
-            .await?;
+        let events: Api<Event> = Api::namespaced(client, &scene.namespace);
+        let event = json!({
+            "metadata": {"name": "acr.1"},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "acrcred.dev/acrcred",
+            "reportingInstance": "acrcred",
+            "action": "Refresh",
+            "reason": "RegistryUnavailable",
+            "type": "Warning",
+            "regarding": {"apiVersion": "acrcred.dev/v1alpha1", "kind": "AcrCredential", "name": "acr", "namespace": scene.namespace},
+        });
+        let event: Event = serde_json::from_value(event)?;
+        // The positive control comes first.
+        let created = events.create(&PostParams::default(), &event).await?;
+        forbidden("get", events.get("acr.1").await);
+        forbidden("list", events.list(&ListParams::default()).await);
+        let watched = events.watch(&WatchParams::default(), "0").await;
+        forbidden("watch", watched.map(drop));
+        let nothing = Patch::Merge(json!({}));
+        let answer = events
+            .patch("acr.1", &PatchParams::default(), &nothing)
+            .await;
+        forbidden("patch", answer);
+        let answer = events
+            .replace("acr.1", &PostParams::default(), &created)
+            .await;
+        forbidden("update", answer);
+        let answer = events.delete("acr.1", &DeleteParams::default()).await;
+        forbidden("delete", answer);
         Ok(())
     });
 }

@@ -63,20 +63,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [acrcred.dev]
   resources: [acrcredentials/status]
   verbs: [patch]
-# No get, list, watch or delete: a Secret is created by POST, refreshed by server-side apply, and read as
-# the answer to an empty merge patch.
+# acrcred creates Secrets by POST and updates them by PUT, and reads none. Never add patch: the API server quotes the
+# whole stored object in its answer to a malformed patch, before any admission policy runs. Which Secrets acrcred may
+# write is limited by the admission policy {{ include "acrcred.fullname" . }}-secrets.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, patch]
-# Events of transitions into trouble; a repeated one becomes a patch of its series.
+  verbs: [create, update]
+# No patch here either: the answer to an empty patch is the stored Event.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 
 {{- define "acrcred.watchSecretsRules" -}}
 - apiGroups: [""]
   resources: [secrets]
+  resourceNames: {{ toJson .Values.watchSecrets.names }}
   verbs: [list, watch]
 {{- end }}
 

@@ -129,7 +129,7 @@ fn a_second_release_stands_beside_the_first() {
             let values = json!({
                 "crds": {"install": install},
                 "impersonation": {"enabled": true},
-                "watchSecrets": {"enabled": true},
+                "watchSecrets": {"names": ["acr"]},
                 "rbac": {"aggregateToView": true, "aggregateToEdit": true},
             });
             helm.upgrade(release, "default", &values).await?;
@@ -139,7 +139,7 @@ fn a_second_release_stands_beside_the_first() {
         for words in [
             "image.repository is not set",
             "policies.install is false",
-            "nobody can get a credential",
+            "no AcrCredential can get a credential",
         ] {
             assert!(notes.contains(words), "{words}: {notes}");
         }

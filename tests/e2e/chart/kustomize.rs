@@ -49,7 +49,7 @@ fn what_is_optional_is_the_same_in_both_too() {
         let plain = chart(&json!({})).await?;
         for (values, folders) in [
             (
-                json!({"watchSecrets": {"enabled": true}}),
+                json!({"watchSecrets": {"names": ["acr"]}}),
                 &["watch-secrets"][..],
             ),
             (

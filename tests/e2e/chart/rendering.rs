@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use super::monitoring::KINDS;
-use super::objects::{names, only};
+use super::objects::{documents, names, only};
 use crate::harness::{Helm, control_plane, run};
 
 const CLIENT_ID: &str = "22222222-0000-4000-8000-000000000001";
@@ -51,10 +51,10 @@ fn matrix(namespace: &str) -> Vec<Value> {
         json!({"topologySpreadConstraints": [], "nodeSelector": null, "resources": null, "podSecurityContext": null, "securityContext": null, "podDisruptionBudget": {"enabled": false}}),
         json!({"impersonation": {"enabled": true}, "impersonationAudiences": ["api://AzureCRTokenExchange", "api://AzureADTokenExchange"]}),
         json!({"impersonation": {"enabled": true, "namespaces": [namespace]}}),
-        json!({"watchSecrets": {"enabled": true}}),
-        json!({"watchSecrets": {"enabled": true}, "watchNamespaces": [namespace]}),
+        json!({"watchSecrets": {"names": ["acr"]}}),
+        json!({"watchSecrets": {"names": ["acr", "acr.pull-2"]}, "watchNamespaces": [namespace]}),
         json!({"rbac": {"scope": "namespaces"}, "watchNamespaces": [namespace, "default"]}),
-        json!({"rbac": {"scope": "namespaces"}, "watchNamespaces": [namespace], "watchSecrets": {"enabled": true}, "impersonation": {"enabled": true}, "crds": {"install": false}, "policies": {"install": false}}),
+        json!({"rbac": {"scope": "namespaces"}, "watchNamespaces": [namespace], "watchSecrets": {"names": ["acr"]}, "impersonation": {"enabled": true}, "crds": {"install": false}, "policies": {"install": false}}),
         json!({"rbac": {"aggregateToView": true, "aggregateToEdit": true}}),
         json!({"serviceAccount": {"create": false, "name": "another"}}),
         json!({"networkPolicy": {"enabled": true}}),
@@ -209,7 +209,7 @@ fn rights_in_namespaces_come_without_a_cluster_role() {
         let values = json!({
             "rbac": {"scope": "namespaces"},
             "watchNamespaces": ["team-a", "team-b"],
-            "watchSecrets": {"enabled": true},
+            "watchSecrets": {"names": ["acr"]},
             "impersonation": {"enabled": true, "namespaces": ["team-b"]},
             "crds": {"install": false},
             "policies": {"install": false},
@@ -233,6 +233,73 @@ fn rights_in_namespaces_come_without_a_cluster_role() {
             "ServiceAccount acrcred-system/acrcred",
         ];
         assert_eq!(names(&text)?, expected);
+        Ok(())
+    });
+}
+
+/// The verbs that the rules of a rendered text grant on a resource, each with the names that limit it.
+fn granted(text: &str, group: &str, resource: &str) -> Result<Vec<(String, Vec<String>)>> {
+    let has = |rule: &Value, key: &str, what: &str| {
+        let listed = rule[key].as_array();
+        listed.is_some_and(|listed| listed.iter().any(|each| each == what || each == "*"))
+    };
+    let texts = |value: &Value| -> Vec<String> {
+        let listed = value.as_array().into_iter().flatten();
+        listed
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    };
+    let objects = documents(text)?;
+    let rules = objects
+        .iter()
+        .flat_map(|object| object["rules"].as_array().into_iter().flatten())
+        .filter(|rule| has(rule, "apiGroups", group) && has(rule, "resources", resource));
+    let granted = rules.flat_map(|rule| {
+        let names = texts(&rule["resourceNames"]);
+        texts(&rule["verbs"])
+            .into_iter()
+            .map(move |verb| (verb, names.clone()))
+    });
+    Ok(granted.collect())
+}
+
+#[test]
+fn no_installation_reads_secrets_but_those_of_the_listed_names() {
+    run(async {
+        let helm = Helm::new(Tool::Helm)?;
+        for values in matrix("team-a") {
+            let text = helm.template("matrix", "default", &values).await?;
+            let listed: Vec<String> =
+                serde_json::from_value(values["watchSecrets"]["names"].clone()).unwrap_or_default();
+            let on_secrets = granted(&text, "", "secrets")?;
+            assert!(on_secrets.len() >= 2, "{values}: {on_secrets:?}");
+            for (verb, names) in on_secrets {
+                let fine = match &*verb {
+                    "create" | "update" => names.is_empty(),
+                    "list" | "watch" => !names.is_empty() && names == listed,
+                    _ => false,
+                };
+                assert!(fine, "{values}: {verb} {names:?}");
+            }
+            for (verb, _) in granted(&text, "events.k8s.io", "events")? {
+                assert_eq!(verb, "create", "{values}");
+            }
+            let flag = format!("--watch-secrets={}", listed.join(","));
+            let flags = &only(&text, "Deployment")?["spec"]["template"]["spec"]["containers"][0];
+            let flags = flags["args"].as_array().context("flags")?;
+            let named = |flag: &&Value| {
+                let flag = flag.as_str().unwrap_or_default();
+                flag.starts_with("--watch-secrets")
+            };
+            let expected = if listed.is_empty() {
+                Vec::new()
+            } else {
+                vec![Value::from(flag)]
+            };
+            let found: Vec<Value> = flags.iter().filter(named).cloned().collect();
+            assert_eq!(found, expected, "{values}");
+        }
         Ok(())
     });
 }

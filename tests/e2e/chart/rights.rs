@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use controlplane::Tool;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, ObjectMeta, PostParams};
 use serde_json::{Value, json};
 
 use super::objects::only;
@@ -32,7 +32,7 @@ impl<'a> Release<'a> {
             "impersonation": {"enabled": true, "namespaces": [scene.namespace]},
             "impersonationAudiences": ["api://AzureCRTokenExchange", "api://another"],
             "watchNamespaces": [scene.namespace],
-            "watchSecrets": {"enabled": true},
+            "watchSecrets": {"names": ["acr"]},
             "rbac": {"scope": scope},
             "crds": {"install": false},
             "fullnameOverride": format!("{ACCOUNT}-{}", scene.namespace),
@@ -159,17 +159,17 @@ fn the_policies_of_a_release_bind_its_own_service_account() {
             .control_plane
             .service_account_client(&release.namespace, ACCOUNT)
             .await?;
-        let foreign: Secret = serde_json::from_value(json!({"metadata": {"name": "foreign"}}))?;
         let params = PostParams::default();
-        scene.objects().secrets.create(&params, &foreign).await?;
         let name = format!("{ACCOUNT}-{}", scene.namespace);
 
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &scene.namespace);
-        let nothing = Patch::Merge(json!({}));
+        let no_owner: Secret = serde_json::from_value(json!({"metadata": {"name": "no-owner"}}))?;
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         soon("the policy on Secrets is in force", async || {
-            let answer = secrets
-                .patch("foreign", &PatchParams::default(), &nothing)
-                .await;
+            let answer = secrets.create(&dry_run, &no_owner).await;
             refused_by(&format!("{name}-secrets"), answer)
         })
         .await?;

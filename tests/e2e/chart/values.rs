@@ -90,6 +90,15 @@ fn bad_values_are_refused_by_name() {
                 "/impersonationAudiences/0",
             ),
             (json!({"watchNamespaces": ["Team A"]}), "/watchNamespaces/0"),
+            (json!({"watchSecrets": {"enabled": true}}), "enabled"),
+            (
+                json!({"watchSecrets": {"names": ["acr,*"]}}),
+                "/watchSecrets/names/0",
+            ),
+            (
+                json!({"watchSecrets": {"names": [""]}}),
+                "/watchSecrets/names/0",
+            ),
             (json!({"rbac": {"scope": "none"}}), "/rbac/scope"),
             (json!({"crds": {"install": "yes"}}), "/crds/install"),
             (json!({"adminPort": 0}), "/adminPort"),
