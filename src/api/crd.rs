@@ -26,7 +26,12 @@ fn adjusted(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         let status = &mut value["openAPIV3Schema"]["properties"]["status"];
         status["default"] = json!({"observedGeneration": -1});
         let condition = &mut status["properties"]["conditions"]["items"]["properties"];
-        for (field, limit) in [("type", 64), ("status", 16), ("reason", 64), ("message", 32_768)] {
+        for (field, limit) in [
+            ("type", 64),
+            ("status", 16),
+            ("reason", 64),
+            ("message", 32_768),
+        ] {
             condition[field]["maxLength"] = json!(limit);
         }
         if let Ok(adjusted) = serde_json::from_value(value) {

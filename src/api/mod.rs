@@ -20,6 +20,8 @@ pub const FIELD_MANAGER: &str = "acrcred";
 /// On our Secret: the name of the `AcrCredential` of the same namespace that it belongs to. A user sets it on
 /// another Secret to hand that one over.
 pub const OWNER_ANNOTATION: &str = "acrcred.dev/owner";
+/// On our Secret after a write without an answer: makes the next write another version. Gone with the next change.
+pub const RETRY_ANNOTATION: &str = "acrcred.dev/retry";
 /// On our object: a new value asks for new credentials now.
 pub const REFRESH_ANNOTATION: &str = "acrcred.dev/refresh";
 /// On a `ServiceAccount`: the audience of its assertions, one of those that the operator allows.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 
-use crate::credential::{Cause, AssertionClaims, Hop, MintError, Token};
+use crate::credential::{AssertionClaims, Cause, Hop, MintError, Token};
 
 /// A `ServiceAccount` token holds a few kilobytes; a file of another size is something else.
 const SIZE_LIMIT: u64 = 64 * 1024;

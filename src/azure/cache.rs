@@ -105,8 +105,7 @@ impl<K: Hash + Eq + Clone> Cache<K> {
 impl Slot {
     fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
         let is_in_use = Arc::strong_count(self) > 1;
-        let is_shared =
-            |last: &Option<Result<Held, MintError>>| matches!(last, Some(Ok(held)) if held.is_shared(now));
+        let is_shared = |last: &Option<Result<Held, MintError>>| matches!(last, Some(Ok(held)) if held.is_shared(now));
         is_in_use || self.last.try_lock().is_ok_and(|last| is_shared(&last))
     }
 }
@@ -151,7 +150,13 @@ mod tests {
             result
         };
         cache
-            .get_or_fetch(&key, Timestamp::UNIX_EPOCH, |_| true, Lifetime::length, fetch)
+            .get_or_fetch(
+                &key,
+                Timestamp::UNIX_EPOCH,
+                |_| true,
+                Lifetime::length,
+                fetch,
+            )
             .await
             .map(|obtained| obtained.fresh)
     }
@@ -180,10 +185,16 @@ mod tests {
     async fn a_hanging_key_does_not_delay_another() {
         let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
         let never = Notify::new();
-        let hanging = cache.get_or_fetch(&"a", Timestamp::UNIX_EPOCH, |_| true, Lifetime::length, async {
-            never.notified().await;
-            Ok(credential())
-        });
+        let hanging = cache.get_or_fetch(
+            &"a",
+            Timestamp::UNIX_EPOCH,
+            |_| true,
+            Lifetime::length,
+            async {
+                never.notified().await;
+                Ok(credential())
+            },
+        );
         tokio::select! {
             biased;
             _ = hanging => unreachable!("nobody notifies it"),
@@ -195,7 +206,9 @@ mod tests {
     async fn only_the_named_credential_is_evicted() {
         let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
-        cache.evict(&"k", &Token::new("another".into()).digest()).await;
+        cache
+            .evict(&"k", &Token::new("another".into()).digest())
+            .await;
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(false));
         cache.evict(&"k", &credential().token.digest()).await;
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));

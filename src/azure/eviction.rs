@@ -29,7 +29,9 @@ impl<K: Hash + Eq + Clone> Evictions<K> {
     pub fn may(&self, key: &K, now: Timestamp) -> bool {
         let mut evictions = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         // One that lies in the future is of a clock that was set back.
-        evictions.retain(|_, at| now < saturating_add(*at, INTERVAL) && *at <= saturating_add(now, INTERVAL));
+        evictions.retain(|_, at| {
+            now < saturating_add(*at, INTERVAL) && *at <= saturating_add(now, INTERVAL)
+        });
         if evictions.contains_key(key) {
             return false;
         }

@@ -83,7 +83,13 @@ impl Minter {
                 let fetch = self.access_token(request, repositories, assertions);
                 let obtained = self
                     .access_tokens
-                    .get_or_fetch(&key, self.clock.now(), usable, self.share(handed_over_for), fetch)
+                    .get_or_fetch(
+                        &key,
+                        self.clock.now(),
+                        usable,
+                        self.share(handed_over_for),
+                        fetch,
+                    )
                     .await;
                 self.counted("access", obtained)
             }
@@ -140,7 +146,13 @@ impl Minter {
         let fetch = self.exchange(identity, server, assertions);
         let obtained = self
             .refresh_tokens
-            .get_or_fetch(&key, self.clock.now(), usable, self.share(handed_over_for), fetch)
+            .get_or_fetch(
+                &key,
+                self.clock.now(),
+                usable,
+                self.share(handed_over_for),
+                fetch,
+            )
             .await;
         self.counted("refresh", obtained)
     }

@@ -20,9 +20,7 @@ use super::queue::ObjectKey;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER, OWNER_ANNOTATION};
 use crate::credential::names::is_subdomain;
 use crate::credential::{Cause, Hop, MintError, Token};
-use crate::plan::{
-    SecretAnswer, SecretCall, ServiceAccountFacts, ServiceAccountState, Transition,
-};
+use crate::plan::{SecretAnswer, SecretCall, ServiceAccountFacts, ServiceAccountState, Transition};
 use crate::process::Metrics;
 
 /// Calls under way at once. kube speaks HTTP/1.1: each is a connection.
@@ -82,7 +80,8 @@ impl Cluster {
         let call = reviews.create(&params, &review);
         let answer = self.call("create", "selfsubjectreviews", call).await?;
         let user = answer.status.and_then(|status| status.user_info);
-        user.and_then(|user| user.username).ok_or(ApiFailure::Unreadable)
+        user.and_then(|user| user.username)
+            .ok_or(ApiFailure::Unreadable)
     }
 
     /// Reads the metadata of a `ServiceAccount`.
@@ -96,7 +95,10 @@ impl Cluster {
             return Ok(ServiceAccountState::Missing);
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        match self.call("get", "serviceaccounts", accounts.get_metadata(name)).await {
+        match self
+            .call("get", "serviceaccounts", accounts.get_metadata(name))
+            .await
+        {
             Ok(account) => {
                 let facts = ServiceAccountFacts::of(&account.metadata);
                 Ok(ServiceAccountState::Found(Box::new(facts)))
@@ -164,10 +166,12 @@ impl Cluster {
         let secret = call.secret();
         let result = match call {
             SecretCall::Create(_) => {
-                self.call("create", "secrets", secrets.create(&params, secret)).await
+                self.call("create", "secrets", secrets.create(&params, secret))
+                    .await
             }
             SecretCall::Replace(..) | SecretCall::Find { .. } | SecretCall::Verify(_) => {
-                self.call("update", "secrets", secrets.replace(name, &params, secret)).await
+                self.call("update", "secrets", secrets.replace(name, &params, secret))
+                    .await
             }
         };
         match result {
@@ -253,7 +257,8 @@ impl Cluster {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let params = dry_run();
         let call = secrets.create(&params, &unmarked);
-        self.try_forbidden("create", call, answer::WRITTEN_UNMARKED).await
+        self.try_forbidden("create", call, answer::WRITTEN_UNMARKED)
+            .await
     }
 
     /// Whether the admission policy refuses, without effect, to give a Secret of ours another owner.

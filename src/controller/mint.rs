@@ -13,12 +13,12 @@ use tracing::Instrument as _;
 use super::Controller;
 use super::cluster::Cluster;
 use super::queue::ObjectKey;
-use crate::process::ReconcileResult;
 use crate::api::AcrCredential;
 use crate::azure::AssertionSource;
 use crate::credential::{
     AssertionClaims, Cause, Credential, Hop, MintError, MintRequest, Subject, Token,
 };
+use crate::process::ReconcileResult;
 
 /// A `ServiceAccount` that is gone, or trusted no more, ends what its tokens can get this soon.
 const MAX_CACHE_LIFE: SignedDuration = SignedDuration::from_mins(10);
@@ -85,7 +85,9 @@ impl Controller {
             under_way.result = ended.map(|ended| {
                 ended.unwrap_or_else(|_| {
                     tracing::error!("a mint panicked; it is retried like any other failure");
-                    controller.metrics.reconciled(ReconcileResult::Panic, started.elapsed());
+                    controller
+                        .metrics
+                        .reconciled(ReconcileResult::Panic, started.elapsed());
                     Err(MintError::new(Hop::Assertion, Cause::Unavailable))
                 })
             });
@@ -118,7 +120,10 @@ impl Controller {
                     issuer: Mutex::default(),
                 };
                 let result = self.minter.mint(request, &tokens).await;
-                let issuer = tokens.issuer.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let issuer = tokens
+                    .issuer
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner);
                 if let Some(issuer) = issuer {
                     self.learn(|facts| facts.issuer = Some(issuer));
                 }
@@ -136,8 +141,10 @@ impl Controller {
 impl AssertionSource for TokenRequests<'_> {
     async fn assertion(&self) -> Result<Token, MintError> {
         let audience = &self.subject.audience;
-        let token =
-            self.cluster.request_token(self.namespace, self.service_account, audience).await?;
+        let token = self
+            .cluster
+            .request_token(self.namespace, self.service_account, audience)
+            .await?;
         let issuer = issuer_of(&token, self.subject)
             .map_err(|cause| MintError::new(Hop::Assertion, cause))?;
         *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(issuer);

@@ -118,7 +118,9 @@ impl Controller {
             since: options.clock.now(),
             resync_interval: options.resync_interval,
         };
-        let lease = options.lease.map(|lease| Lease::new(&options.client, lease, options.clock.clone()));
+        let lease = options
+            .lease
+            .map(|lease| Lease::new(&options.client, lease, options.clock.clone()));
         Arc::new(Self {
             cluster: Cluster::new(options.client.clone(), options.metrics.clone()),
             queue: DueQueue::default(),
@@ -169,7 +171,10 @@ impl Controller {
     }
 
     fn own_token_is_old(&self) -> bool {
-        let mut read_at = self.own_read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read_at = self
+            .own_read_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let is_old = read_at.is_none_or(|at| at.elapsed() > OWN_TOKEN_IS_FRESH);
         if is_old {
             *read_at = Some(Instant::now());
@@ -178,7 +183,10 @@ impl Controller {
     }
 
     fn known_cluster(&self) -> Arc<ClusterFacts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.facts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn learn(&self, change: impl FnOnce(&mut ClusterFacts)) {
@@ -272,7 +280,10 @@ impl Controller {
         let moved = wall.duration_since(seen.1) - elapsed;
         *seen = (now, wall);
         if moved.abs() > CLOCK_STEP {
-            tracing::warn!(seconds = moved.as_secs(), "the clock was set; every object is judged again");
+            tracing::warn!(
+                seconds = moved.as_secs(),
+                "the clock was set; every object is judged again"
+            );
             self.learn(|facts| facts.rebase(wall));
             self.schedule_all();
         }

@@ -86,7 +86,14 @@ impl Controller {
             } else {
                 let zero = SignedDuration::ZERO;
                 let none = Revision::default();
-                let next = Backoff::after(backoff.as_ref(), none.clone(), Backoff::retryable, zero, "policy", now);
+                let next = Backoff::after(
+                    backoff.as_ref(),
+                    none.clone(),
+                    Backoff::retryable,
+                    zero,
+                    "policy",
+                    now,
+                );
                 let wait = next.next_at(&none).duration_since(now);
                 backoff = Some(next);
                 wait
@@ -147,7 +154,9 @@ impl Controller {
             return;
         }
         match (check.state, check.obstacle) {
-            (PolicyState::InForce, None) => tracing::info!("the admission policy for Secrets is in force"),
+            (PolicyState::InForce, None) => {
+                tracing::info!("the admission policy for Secrets is in force")
+            }
             (PolicyState::Missing, _) => tracing::error!(
                 "the admission policy for Secrets is not in force, so acrcred writes no Secret; install it with the chart value policies.install=true"
             ),

@@ -71,8 +71,16 @@ impl Controller {
             let cluster = self.cluster_facts().await;
             let now = self.clock.now();
             let first_seen = |value: &str| self.refresh_began(value);
-            let step = match self.objects.decide(key, cluster, first_seen, slot.is_some(), now) {
-                Decided::Gone => return Outcome { result, wake_at: None },
+            let step = match self
+                .objects
+                .decide(key, cluster, first_seen, slot.is_some(), now)
+            {
+                Decided::Gone => {
+                    return Outcome {
+                        result,
+                        wake_at: None,
+                    };
+                }
                 Decided::Call => {
                     slot = self.cluster.slot().await;
                     if slot.is_none() || over.is_cancelled() {
@@ -90,12 +98,16 @@ impl Controller {
                 self.policy.request(key);
             }
             if let Some(standing) = step.standing {
-                self.metrics.set_object(&key.namespace, &key.name, process::Standing {
-                    state: standing.state.name(),
-                    is_ready: standing.state.is_ready(),
-                    expires_at: standing.expires_at,
-                    refresh_at: standing.refresh_at,
-                });
+                self.metrics.set_object(
+                    &key.namespace,
+                    &key.name,
+                    process::Standing {
+                        state: standing.state.name(),
+                        is_ready: standing.state.is_ready(),
+                        expires_at: standing.expires_at,
+                        refresh_at: standing.refresh_at,
+                    },
+                );
                 // Deleted meanwhile: its series would stay for ever.
                 if !self.objects.contains(key) {
                     self.metrics.object_is_gone(&key.namespace, &key.name);
@@ -116,7 +128,10 @@ impl Controller {
                 result = ReconcileResult::Failure;
             }
             if over.is_cancelled() {
-                return Outcome { result, wake_at: None };
+                return Outcome {
+                    result,
+                    wake_at: None,
+                };
             }
         }
         Outcome {
@@ -126,14 +141,18 @@ impl Controller {
     }
 
     async fn read_account(&self, key: &ObjectKey, object: &AcrCredential, name: &str) -> bool {
-        let answer = self.cluster.read_service_account(&key.namespace, name).await;
+        let answer = self
+            .cluster
+            .read_service_account(&key.namespace, name)
+            .await;
         if let Err(failure) = &answer {
             tracing::warn!(%failure, service_account = name, "cannot read a ServiceAccount");
         }
         let (is_answered, now) = (answer.is_ok(), self.clock.now());
-        self.objects.with(key, object.metadata.uid.as_ref(), |facts| {
-            facts.account_read(name, answer.ok(), now);
-        });
+        self.objects
+            .with(key, object.metadata.uid.as_ref(), |facts| {
+                facts.account_read(name, answer.ok(), now);
+            });
         is_answered
     }
 
@@ -144,7 +163,9 @@ impl Controller {
         call: SecretCall,
         over: &CancellationToken,
     ) -> bool {
-        let answer = over.run_until_cancelled(self.cluster.secret(object, &call)).await;
+        let answer = over
+            .run_until_cancelled(self.cluster.secret(object, &call))
+            .await;
         // Dropped: it may have had effect, or may have it yet.
         let answer = answer.unwrap_or_else(|| SecretAnswer::Failed {
             problem: Problem {
@@ -168,10 +189,12 @@ impl Controller {
                 "Secret not written"
             );
         }
-        let (is_answered, now) = (problem.is_none(), self.clock.now());
-        self.objects.with(key, object.metadata.uid.as_ref(), |facts| {
-            facts.secret_answered(call, answer, now);
-        });
+        let is_answered = !matches!(answer, SecretAnswer::Failed { .. });
+        let now = self.clock.now();
+        self.objects
+            .with(key, object.metadata.uid.as_ref(), |facts| {
+                facts.secret_answered(call, answer, now);
+            });
         is_answered
     }
 
@@ -198,12 +221,17 @@ impl Controller {
             }
         };
         if !is_written {
-            self.objects.with(key, uid, |facts| facts.status_failed(floor, now));
+            self.objects
+                .with(key, uid, |facts| facts.status_failed(floor, now));
             return false;
         }
         match write.event {
             Some(event) => {
-                tracing::warn!(reason = event.reason, detail = event.message, "AcrCredential has a problem");
+                tracing::warn!(
+                    reason = event.reason,
+                    detail = event.message,
+                    "AcrCredential has a problem"
+                );
                 self.cluster.publish(object, &event, now).await;
             }
             None => tracing::info!("status written"),

@@ -48,10 +48,7 @@ impl Controller {
         loop {
             lease.held().await;
             self.take_over();
-            tracing::info!(
-                holder = lease.options().identity,
-                "became leader"
-            );
+            tracing::info!(holder = lease.options().identity, "became leader");
             tokio::select! {
                 biased;
                 () = lease.lost() => {}

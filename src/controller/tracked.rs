@@ -96,7 +96,9 @@ impl TrackedObjects {
 
     /// Whether the object holds a credential that pods may be using.
     pub fn is_renewal(&self, key: &ObjectKey) -> bool {
-        self.lock().get(key).is_some_and(|tracked| tracked.facts.is_renewal())
+        self.lock()
+            .get(key)
+            .is_some_and(|tracked| tracked.facts.is_renewal())
     }
 
     /// Claims an object to work on; false if it is gone, or another task has it, which then goes on.
@@ -190,7 +192,12 @@ impl TrackedObjects {
 
     /// The object of a namespace that the Secret of this name belongs to: the one in its annotation, else the one that
     /// wants the name.
-    pub fn owner_of(&self, namespace: &str, secret: &str, owner: Option<&str>) -> Option<ObjectKey> {
+    pub fn owner_of(
+        &self,
+        namespace: &str,
+        secret: &str,
+        owner: Option<&str>,
+    ) -> Option<ObjectKey> {
         let objects = self.lock();
         let wants = |tracked: &Tracked| tracked.facts.object.secret_name() == secret;
         let named = owner.map(|name| ObjectKey {
@@ -210,9 +217,9 @@ impl TrackedObjects {
         let objects = self.lock();
         let count = objects.len();
         let namespace = &objects.keys().nth(turn.checked_rem(count)?)?.namespace;
-        let secret = objects.iter().find_map(|(key, tracked)| {
-            Some((key.clone(), tracked.facts.stored_secret()?))
-        });
+        let secret = objects
+            .iter()
+            .find_map(|(key, tracked)| Some((key.clone(), tracked.facts.stored_secret()?)));
         Some((namespace.clone(), secret))
     }
 
@@ -228,5 +235,8 @@ impl TrackedObjects {
 
 /// The owner that a Secret's annotation names.
 pub(super) fn owner_annotation(secret: &impl kube::Resource) -> Option<&str> {
-    secret.annotations().get(OWNER_ANNOTATION).map(String::as_str)
+    secret
+        .annotations()
+        .get(OWNER_ANNOTATION)
+        .map(String::as_str)
 }

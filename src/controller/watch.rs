@@ -51,7 +51,9 @@ impl Controller {
         let mut watches = JoinSet::new();
         for scope in scopes {
             for name in &self.watch_secrets {
-                let watch = self.clone().watch_secrets(scope.namespace.clone(), name.clone());
+                let watch = self
+                    .clone()
+                    .watch_secrets(scope.namespace.clone(), name.clone());
                 watches.spawn(watch);
             }
             watches.spawn(self.clone().watch(scope));

@@ -64,7 +64,9 @@ impl Controller {
 
     fn secret_seen(&self, secret: &SecretMeta, is_deleted: bool) -> Option<ObjectKey> {
         let (namespace, name) = (secret.namespace()?, secret.name_any());
-        let key = self.objects.owner_of(&namespace, &name, owner_annotation(secret))?;
+        let key = self
+            .objects
+            .owner_of(&namespace, &name, owner_annotation(secret))?;
         let version = secret.resource_version().filter(|_| !is_deleted);
         self.secret_changed(&key, Some(&name), version.as_deref(), last_manager(secret));
         Some(key)

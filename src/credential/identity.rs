@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Token;
 use super::lifetime::payload;
 use super::names::{is_guid, is_subdomain, shortened};
-use super::Token;
 
 /// Whom an access token or assertion is for, without the `/.default` of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -251,8 +251,7 @@ mod tests {
     fn an_assertion_tells_what_entra_must_trust() {
         let payload = r#"{"iss":"https://i.example/","sub":"system:serviceaccount:ns:sa","aud":["api://AzureADTokenExchange"],"kubernetes.io":{"serviceaccount":{"name":"sa","uid":"u-1"}}}"#;
         let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload);
-        let federation =
-            AssertionClaims::of(&Token::new(format!("e30.{encoded}.c2ln"))).unwrap();
+        let federation = AssertionClaims::of(&Token::new(format!("e30.{encoded}.c2ln"))).unwrap();
         assert_eq!(federation.issuer, "https://i.example/");
         assert_eq!(federation.subject.name, "system:serviceaccount:ns:sa");
         assert_eq!(federation.subject.audience, "api://AzureADTokenExchange");

@@ -113,7 +113,13 @@ impl IssuedFor {
 
 impl fmt::Display for IssuedFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.principal.as_str(), self.identity, self.scope)
+        write!(
+            f,
+            "{}:{}:{}",
+            self.principal.as_str(),
+            self.identity,
+            self.scope
+        )
     }
 }
 

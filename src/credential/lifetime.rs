@@ -105,8 +105,15 @@ impl Lifetime {
 
     /// Of a token that an earlier process wrote, as it recorded it. The record is believed within `limit` of
     /// now: it never lasts longer than the token can, whatever the record or a changed clock says.
-    pub fn recorded(issued_at: Timestamp, expires_at: Timestamp, limit: SignedDuration, now: Timestamp) -> Self {
-        let stated = expires_at.duration_since(issued_at).max(SignedDuration::ZERO);
+    pub fn recorded(
+        issued_at: Timestamp,
+        expires_at: Timestamp,
+        limit: SignedDuration,
+        now: Timestamp,
+    ) -> Self {
+        let stated = expires_at
+            .duration_since(issued_at)
+            .max(SignedDuration::ZERO);
         Self {
             start: issued_at.min(now),
             end: expires_at.min(saturating_add(now, stated.min(limit))),
@@ -255,6 +262,10 @@ mod tests {
             (5_000, 15_800),
             "the clock went back: no longer than it was issued for"
         );
-        assert_eq!(recorded(9_000, 1_000, 5_000), (5_000, 1_000), "nonsense is expired");
+        assert_eq!(
+            recorded(9_000, 1_000, 5_000),
+            (5_000, 1_000),
+            "nonsense is expired"
+        );
     }
 }

@@ -2,7 +2,6 @@
 
 use jiff::SignedDuration;
 
-
 /// No `Retry-After` holds us back longer.
 pub const RETRY_AFTER_CAP: SignedDuration = SignedDuration::from_mins(15);
 /// The step that failed.

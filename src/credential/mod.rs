@@ -22,11 +22,13 @@ pub use cloud::{Authority, AuthorityError, Cloud, CustomAuthorityError, UnknownC
 pub use clouds::Clouds;
 pub use docker_config::DockerConfig;
 pub use enabled_cloud::{EnabledCloud, RegistrySuffix, RegistrySuffixError};
-pub use identity::{AssertionClaims, Audience, ClientId, Identity, InvalidId, Principal, Subject, TenantId};
+pub use identity::{
+    AssertionClaims, Audience, ClientId, Identity, InvalidId, Principal, Subject, TenantId,
+};
 pub use issued_for::{Credential, IssuedFor, MintRequest};
 pub(crate) use lifetime::saturating_add;
 pub use lifetime::{CLOCK_STEP, Claims, ClaimsError, JITTER_FRACTION, Lifetime, MAX_LIFE};
 pub use login_server::{LoginServer, LoginServerError};
-pub use mint_error::{Cause, Class, Hop, Missing, MintError, Mismatch, RETRY_AFTER_CAP};
+pub use mint_error::{Cause, Class, Hop, MintError, Mismatch, Missing, RETRY_AFTER_CAP};
 pub use scope::{Granted, Repositories, RepositoriesError, Scope};
 pub use token::{Digest, Token};

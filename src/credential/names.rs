@@ -48,7 +48,17 @@ mod tests {
             assert!(is_label(label) && is_subdomain(label), "{label}");
         }
         assert!(is_subdomain("a.b-c.d") && !is_label("a.b"));
-        for text in ["", "-a", "a-", "A", "a_b", "a/b", "../x", "\u{e9}", &"a".repeat(64)] {
+        for text in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a/b",
+            "../x",
+            "\u{e9}",
+            &"a".repeat(64),
+        ] {
             assert!(!is_label(text) && !is_subdomain(text), "{text}");
         }
         for text in [".", "a.", ".a", "a..b", &"a.".repeat(127)] {
@@ -59,7 +69,11 @@ mod tests {
     #[test]
     fn guids_have_dashes() {
         assert!(is_guid("22222222-0000-4000-8000-00000000000F"));
-        for text in ["", "2222222200004000800000000000000f", "g2222222-0000-4000-8000-00000000000f"] {
+        for text in [
+            "",
+            "2222222200004000800000000000000f",
+            "g2222222-0000-4000-8000-00000000000f",
+        ] {
             assert!(!is_guid(text), "{text}");
         }
     }

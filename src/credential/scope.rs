@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::lifetime::payload;
-use super::mint_error::{Cause, Hop, Missing, MintError};
 use super::Token;
+use super::lifetime::payload;
+use super::mint_error::{Cause, Hop, MintError, Missing};
 
 /// What a credential may be used for at its registry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

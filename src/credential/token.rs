@@ -57,7 +57,10 @@ impl Digest {
 
     /// A number in `[0, 1)` that depends on the whole digest's input: the same input gives the same number.
     pub fn fraction(&self) -> f64 {
-        let top = self.0.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let top = self
+            .0
+            .get(..8)
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok());
         f64::from(top.unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
     }
 

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::schedule::spread;
-use crate::credential::{CLOCK_STEP, Class, IssuedFor, MintError, saturating_add};
+use crate::credential::{CLOCK_STEP, Cause, Class, IssuedFor, MintError, saturating_add};
 
 /// What asks for an attempt. A change of it brings the next attempt forward.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub struct Attempt {
     /// The failure to report: the first of those in a row that have the same cause, so that a changing HTTP
     /// status does not change the report.
     pub error: MintError,
-    /// When the failures began.
-    pub first_at: Timestamp,
+    /// When the first and the last of the failures happened that were more than a request to wait.
+    pub answers: Option<(Timestamp, Timestamp)>,
     /// When it is tried again.
     pub backoff: Backoff,
     first_seen: FirstSeen,
@@ -158,13 +158,13 @@ impl Attempt {
         now: Timestamp,
     ) -> Self {
         let backoff = previous.map(|previous| &previous.backoff);
-        let is_same = backoff
-            .is_some_and(|b| b.revision.is_same(&revision) || now < b.reset_after);
+        let is_same = backoff.is_some_and(|b| b.revision.is_same(&revision) || now < b.reset_after);
         let same = previous.filter(|_| is_same);
         let first_seen = same.map(|same| same.first_seen).unwrap_or_default();
         let first_seen = first_seen.with(error.class(), now);
         let delay = |failures| delay(&error, failures, first_seen, now);
         let floor = error.retry_after.unwrap_or(SignedDuration::ZERO);
+        let answers = same.and_then(|same| same.answers);
         let is_alike = |same: &&Self| {
             let same = &same.error;
             (same.hop, same.cause, same.code, same.missing)
@@ -172,7 +172,11 @@ impl Attempt {
         };
         Self {
             error: same.filter(is_alike).map_or(error, |same| same.error),
-            first_at: same.map_or(now, |same| same.first_at),
+            answers: if error.cause == Cause::Throttled {
+                answers
+            } else {
+                Some((answers.map_or(now, |(first, _)| first), now))
+            },
             backoff: Backoff::after(backoff, revision, delay, floor, seed, now),
             first_seen,
         }
@@ -230,7 +234,7 @@ fn delay(error: &MintError, failures: u32, seen: FirstSeen, now: Timestamp) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::{Cause, Hop};
+    use crate::credential::Hop;
 
     fn delays(error: MintError, count: usize) -> Vec<i64> {
         let mut now = Timestamp::UNIX_EPOCH;
@@ -344,7 +348,13 @@ mod tests {
         for status in [500, 503, 502, 504] {
             let error = MintError::entra(status, &[], None);
             let now = Timestamp::UNIX_EPOCH;
-            attempt = Some(Attempt::failed(attempt.as_ref(), error, spec(1), "uid", now));
+            attempt = Some(Attempt::failed(
+                attempt.as_ref(),
+                error,
+                spec(1),
+                "uid",
+                now,
+            ));
         }
         assert_eq!(attempt.map(|attempt| attempt.error.status), Some(Some(500)));
     }

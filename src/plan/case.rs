@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::backoff::Revision;
+use super::backoff::{Attempt, Revision};
 use super::entitlement::{self, Entitlement};
 use super::entry::{Entry, Issued};
 use super::facts::{Facts, MAX_REGISTRIES, Place, RegistryFacts};
@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::schedule;
 use super::settings::PolicyState;
 use crate::credential::{
-    Cause, Identity, IssuedFor, Lifetime, MintError, MintRequest, Principal, saturating_add,
+    Credential, Identity, IssuedFor, Lifetime, MintError, MintRequest, Principal, saturating_add,
 };
 
 /// An object, and what each of its registries needs.
@@ -37,6 +37,8 @@ pub(super) struct Registry<'a> {
     pub entitlement: Result<Entitlement, Problem>,
     /// What a credential must be issued for; `None` while the identity is not known.
     pub target: Option<IssuedFor>,
+    /// Whose identity it must be issued to.
+    pub principal: Principal,
     pub facts: Option<&'a RegistryFacts>,
     /// What the Secret holds, if the object may keep it.
     pub stored: Option<&'a Entry>,
@@ -62,7 +64,7 @@ impl<'a> Case<'a> {
             .spec
             .registries
             .iter()
-            .map(|spec| Registry::of(facts, spec, &identity, is_gone))
+            .map(|spec| Registry::of(facts, spec, &identity, is_gone, now))
             .collect();
         let must_leave = |server: &str, known: &RegistryFacts| {
             let registry = registries.iter().find(|registry| registry.server == server);
@@ -143,17 +145,24 @@ impl<'a> Case<'a> {
         if !self.account_is_fresh() {
             return Vec::new();
         }
-        self.due().filter_map(|registry| self.mint(registry, identity)).collect()
+        self.due()
+            .filter_map(|registry| self.mint(registry, identity))
+            .collect()
     }
 
     fn mint(&self, registry: &Registry<'a>, identity: &Identity) -> Option<MintRequest> {
         let target = registry.target.as_ref()?;
         let Entitlement { server, scope } = registry.entitlement.as_ref().ok()?;
-        let in_flight = registry.facts.map(|known| &known.in_flight[..]).unwrap_or_default();
+        let in_flight = registry
+            .facts
+            .map(|known| &known.in_flight[..])
+            .unwrap_or_default();
         let is_under_way = in_flight.iter().any(|(other, _)| other == target);
         let may_start = !is_under_way
             && in_flight.len() < MAX_IN_FLIGHT
-            && registry.attempt_at(self.facts).is_none_or(|at| at <= self.now);
+            && registry
+                .attempt_at(self.facts)
+                .is_none_or(|at| at <= self.now);
         let asked_at = self.facts.asked_at(registry.received_at());
         may_start.then(|| MintRequest {
             identity: identity.clone(),
@@ -188,9 +197,7 @@ impl<'a> Case<'a> {
         let scaled = |part: f64| SignedDuration::from_secs_f64(interval.as_secs_f64() * part);
         match checked_at {
             Some(at) => saturating_add(at, scaled(1.0 - 0.2 * part)),
-            None => {
-                saturating_add(saturating_add(cluster.since, QUIET_START), scaled(part))
-            }
+            None => saturating_add(saturating_add(cluster.since, QUIET_START), scaled(part)),
         }
     }
 }
@@ -206,12 +213,17 @@ impl<'a> Registry<'a> {
         spec: &'a crate::api::Registry,
         identity: &Result<Identity, MintError>,
         is_gone: bool,
+        now: Timestamp,
     ) -> Self {
         let entitlement = entitlement::entitled(facts, spec);
         let known = facts.registries.get(&spec.server);
         let mut registry = Self {
             server: &spec.server,
             target: None,
+            principal: match facts.object.spec.identity {
+                Some(_) => Principal::ServiceAccount,
+                None => Principal::Controller,
+            },
             facts: known,
             stored: None,
             unconfirmed: None,
@@ -221,8 +233,10 @@ impl<'a> Registry<'a> {
         let Ok(Entitlement { server, scope }) = &registry.entitlement else {
             return registry;
         };
-        registry.target =
-            identity.as_ref().ok().map(|identity| IssuedFor::new(identity, server, scope));
+        registry.target = identity
+            .as_ref()
+            .ok()
+            .map(|identity| IssuedFor::new(identity, server, scope));
         if is_gone {
             return registry;
         }
@@ -234,18 +248,24 @@ impl<'a> Registry<'a> {
         let may_stay = |issued: &Issued| {
             is_allowed(&issued.issued_for) && scope.covers(&issued.credential.token)
         };
-        registry.stored = known.and_then(|known| known.stored.as_ref()).filter(|entry| match entry {
-            Entry::Known(issued) => may_stay(issued),
-            Entry::Sealed { issued_for, .. } => {
-                is_allowed(issued_for) && issued_for.is_of_scope(scope)
-            }
-        });
-        registry.unconfirmed =
-            known.and_then(|known| known.unconfirmed.as_ref()).filter(|issued| may_stay(issued));
+        registry.stored =
+            known
+                .and_then(|known| known.stored.as_ref())
+                .filter(|entry| match entry {
+                    Entry::Known(issued) => may_stay(issued),
+                    Entry::Sealed { issued_for, .. } => {
+                        is_allowed(issued_for) && issued_for.is_of_scope(scope)
+                    }
+                });
+        registry.unconfirmed = known
+            .and_then(|known| known.unconfirmed.as_ref())
+            .filter(|issued| may_stay(issued));
         let target = registry.target.as_ref();
-        registry.in_hand = known.and_then(|known| known.in_hand.as_ref()).filter(|(issued, _)| {
-            target == Some(&issued.issued_for)
-        });
+        registry.in_hand = known
+            .and_then(|known| known.in_hand.as_ref())
+            .filter(|(issued, _)| {
+                target == Some(&issued.issued_for) && issued.credential.lifetime.is_live(now)
+            });
         registry
     }
 
@@ -269,9 +289,19 @@ impl<'a> Registry<'a> {
             return Some(issued.credential.lifetime);
         }
         let stored = self.stored.filter(|entry| {
-            let is_of_target =
-                self.target.as_ref().is_none_or(|target| entry.issued_for() == target);
-            is_of_target && !matches!(entry, Entry::Sealed { is_doubtful: true, .. })
+            let issued_for = entry.issued_for();
+            let is_of_target = match &self.target {
+                Some(target) => issued_for == target,
+                None => issued_for.principal() == self.principal,
+            };
+            is_of_target
+                && !matches!(
+                    entry,
+                    Entry::Sealed {
+                        is_doubtful: true,
+                        ..
+                    }
+                )
         });
         stored.map(Entry::lifetime)
     }
@@ -308,7 +338,9 @@ impl<'a> Registry<'a> {
     pub fn in_flight_since(&self) -> Option<Timestamp> {
         let target = self.target.as_ref()?;
         let mut in_flight = self.facts?.in_flight.iter();
-        in_flight.find(|(other, _)| other == target).map(|(_, since)| *since)
+        in_flight
+            .find(|(other, _)| other == target)
+            .map(|(_, since)| *since)
     }
 
     /// Whether a write would lose a live credential: the Secret holds it, and its token is not known.
@@ -322,14 +354,14 @@ impl<'a> Registry<'a> {
 
     /// When the first answer about it came after `since`: a failure that is more than a request to wait.
     pub fn answered_at(&self, since: Timestamp) -> Option<Timestamp> {
-        let attempt = self.facts?.attempt.as_ref()?;
-        let is_answer = attempt.error.cause != Cause::Throttled && attempt.backoff.failed_at >= since;
-        is_answer.then(|| attempt.first_at.max(since))
+        let (first, last) = self.facts?.attempt.as_ref()?.answers?;
+        (since <= last).then(|| first.max(since))
     }
 
     /// Whether the Secret holds a live credential for it.
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.stored.is_some_and(|entry| entry.lifetime().is_live(now))
+        self.stored
+            .is_some_and(|entry| entry.lifetime().is_live(now))
     }
 }
 
@@ -366,7 +398,67 @@ impl Facts {
                 || known.unconfirmed.is_some()
                 || !known.in_flight.is_empty()
                 || (count <= MAX_REGISTRIES
-                    && known.attempt.as_ref().is_some_and(|a| !a.backoff.is_forgotten(now)))
+                    && known
+                        .attempt
+                        .as_ref()
+                        .is_some_and(|a| !a.backoff.is_forgotten(now)))
         });
+    }
+
+    /// A mint ended; `None` if it was cancelled. What it was for may not be wanted any more.
+    pub fn minted(
+        &mut self,
+        request: &MintRequest,
+        result: Option<Result<Credential, MintError>>,
+        now: Timestamp,
+    ) {
+        let issued_for = request.issued_for();
+        let case = Case::of(self, now);
+        let registry = case
+            .registries
+            .iter()
+            .find(|r| r.server == request.server.as_str());
+        let target = registry.and_then(|registry| registry.target.clone());
+        // What is not wanted any more is dropped; what is not known to be is kept, unless there is something better.
+        let is_wanted = match (registry, &target) {
+            (Some(_), Some(target)) => *target == issued_for,
+            (Some(registry), None) => {
+                registry.entitlement.is_ok() && registry.facts.is_none_or(|f| f.in_hand.is_none())
+            }
+            (None, _) => false,
+        };
+        let revision = self.revision(Some(issued_for.clone()));
+        let seed = format!("{}/{}", self.uid(), request.server);
+        let known = self
+            .registries
+            .entry(request.server.as_str().to_owned())
+            .or_default();
+        let place = known
+            .in_flight
+            .iter()
+            .position(|(other, _)| *other == issued_for);
+        if let Some(place) = place {
+            known.in_flight.remove(place);
+        }
+        match result {
+            _ if !is_wanted => {}
+            Some(Ok(credential)) => {
+                let credential = Credential {
+                    lifetime: credential.lifetime.in_whole_seconds(),
+                    ..credential
+                };
+                let issued = Issued {
+                    credential,
+                    issued_for,
+                };
+                known.in_hand = Some((issued, now));
+                known.attempt = None;
+            }
+            Some(Err(error)) => {
+                let previous = known.attempt.as_ref();
+                known.attempt = Some(Attempt::failed(previous, error, revision, &seed, now));
+            }
+            None => {}
+        }
     }
 }

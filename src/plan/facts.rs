@@ -77,6 +77,8 @@ pub struct SecretFacts {
     pub(super) checked_at: Option<Timestamp>,
     /// The last call, if it failed.
     pub(super) failure: Option<SecretFailure>,
+    /// A failure that is over as far as is known; one more write that fails continues its backoff.
+    pub(super) last_failure: Option<SecretFailure>,
     /// The last repairs of what another client changed, at most [`REPAIRS`].
     pub(super) repairs: Vec<Timestamp>,
     /// The client that changed it last, where that is known.
@@ -120,6 +122,20 @@ const MAX_SEALED_LIMITED: SignedDuration = SignedDuration::from_mins(80);
 /// A spec that changes all the time must not fill the memory.
 pub(super) const MAX_REGISTRIES: usize = 64;
 
+// === impl SecretFacts ===
+
+impl SecretFacts {
+    /// Whether another client changes the Secret again and again.
+    pub(super) fn is_contested(&self, resync_interval: SignedDuration, now: Timestamp) -> bool {
+        let (Some(first), Some(last)) = (self.repairs.first(), self.repairs.last()) else {
+            return false;
+        };
+        self.repairs.len() >= REPAIRS
+            && last.duration_since(*first) < SignedDuration::from_mins(1)
+            && now.duration_since(*last) < resync_interval + resync_interval
+    }
+}
+
 // === impl Facts ===
 
 impl Facts {
@@ -151,7 +167,10 @@ impl Facts {
     /// False if it is not a newer version.
     pub fn seen(&mut self, object: Arc<AcrCredential>, now: Timestamp) -> bool {
         let (theirs, ours) = (&object.metadata, &self.object.metadata);
-        if !is_later(theirs.resource_version.as_deref(), ours.resource_version.as_deref()) {
+        if !is_later(
+            theirs.resource_version.as_deref(),
+            ours.resource_version.as_deref(),
+        ) {
             return false;
         }
         self.object = object;
@@ -180,7 +199,9 @@ impl Facts {
             }
         };
         for known in self.registries.values_mut() {
-            known.attempt.take_if(|attempt| attempt.backoff.is_of_the_future(now));
+            known
+                .attempt
+                .take_if(|attempt| attempt.backoff.is_of_the_future(now));
             for (_, since) in &mut known.in_flight {
                 clamp(since);
             }
@@ -196,54 +217,24 @@ impl Facts {
             }
         }
         let secret = &mut self.secret;
-        secret.failure.take_if(|failure| failure.backoff.is_of_the_future(now));
+        secret
+            .failure
+            .take_if(|failure| failure.backoff.is_of_the_future(now));
         secret.checked_at.as_mut().map(clamp);
         secret.conflict_at.as_mut().map(clamp);
         secret.waiting_since.as_mut().map(clamp);
         secret.unconfirmed_at.as_mut().map(clamp);
         secret.repairs.iter_mut().for_each(clamp);
-        self.status_failure.take_if(|failure| failure.is_of_the_future(now));
+        self.status_failure
+            .take_if(|failure| failure.is_of_the_future(now));
         if let Some(account) = &mut self.account {
-            account.failure.take_if(|failure| failure.is_of_the_future(now));
+            account
+                .failure
+                .take_if(|failure| failure.is_of_the_future(now));
             account.read_at.as_mut().map(clamp);
         }
         if let Some(request) = &mut self.refresh {
-            clamp(&mut request.since);
-        }
-    }
-
-    /// A mint ended; `None` if it was cancelled.
-    pub fn minted(
-        &mut self,
-        request: &MintRequest,
-        result: Option<Result<Credential, MintError>>,
-        now: Timestamp,
-    ) {
-        let issued_for = request.issued_for();
-        let revision = self.revision(Some(issued_for.clone()));
-        let seed = format!("{}/{}", self.uid(), request.server);
-        let known = self.registries.entry(request.server.as_str().to_owned()).or_default();
-        let place = known.in_flight.iter().position(|(other, _)| *other == issued_for);
-        let is_latest = place.is_some_and(|place| place + 1 == known.in_flight.len());
-        if let Some(place) = place {
-            known.in_flight.remove(place);
-        }
-        match result {
-            Some(Ok(credential)) => {
-                let credential = Credential {
-                    lifetime: credential.lifetime.in_whole_seconds(),
-                    ..credential
-                };
-                let issued = Issued { credential, issued_for };
-                known.in_hand = Some((issued, now));
-                known.attempt = None;
-            }
-            // One for something else says nothing of what is wanted now.
-            Some(Err(error)) if is_latest => {
-                let previous = known.attempt.as_ref();
-                known.attempt = Some(Attempt::failed(previous, error, revision, &seed, now));
-            }
-            Some(Err(_)) | None => {}
+            request.rebase(now);
         }
     }
 
@@ -264,7 +255,14 @@ impl Facts {
         let before = self.status_failure.take();
         let revision = self.revision(None);
         let seed = format!("{}/status", self.uid());
-        let backoff = Backoff::after(before.as_ref(), revision, Backoff::retryable, floor, &seed, now);
+        let backoff = Backoff::after(
+            before.as_ref(),
+            revision,
+            Backoff::retryable,
+            floor,
+            &seed,
+            now,
+        );
         self.status_failure = Some(backoff);
     }
 
@@ -286,7 +284,20 @@ impl Facts {
     /// The API server answered a call about the Secret.
     pub fn secret_answered(&mut self, call: SecretCall, answer: SecretAnswer, now: Timestamp) {
         let is_write = call.write().is_some();
-        if let SecretAnswer::Stored(_) | SecretAnswer::Going(_) | SecretAnswer::Conflict = &answer {
+        if let SecretAnswer::Stored(_)
+        | SecretAnswer::Going(_)
+        | SecretAnswer::Conflict
+        | SecretAnswer::Missing = &answer
+        {
+            // Only a write that succeeds ends the backoff of writes.
+            self.secret.last_failure = if is_write {
+                None
+            } else {
+                self.secret
+                    .failure
+                    .take()
+                    .or_else(|| self.secret.last_failure.take())
+            };
             self.secret.failure = None;
         }
         match answer {
@@ -335,22 +346,43 @@ impl Facts {
                 self.secret.place = Place::Unknown { uid: None };
                 self.secret.written = None;
                 self.forget_stored(now);
-                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, Some(problem), true, now);
+                self.fail_secret(
+                    Backoff::user_action,
+                    SignedDuration::ZERO,
+                    Some(problem),
+                    true,
+                    now,
+                );
             }
             SecretAnswer::OwnerRefused(_) if !self.secret.is_owner_refused => {
                 self.secret.is_owner_refused = true;
             }
             SecretAnswer::OwnerRefused(problem) => {
                 self.secret.is_owner_refused = false;
-                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, Some(problem), false, now);
+                self.fail_secret(
+                    Backoff::user_action,
+                    SignedDuration::ZERO,
+                    Some(problem),
+                    false,
+                    now,
+                );
             }
             SecretAnswer::Immutable(problem) => {
-                self.fail_secret(Backoff::user_action, SignedDuration::ZERO, Some(problem), true, now);
+                self.fail_secret(
+                    Backoff::user_action,
+                    SignedDuration::ZERO,
+                    Some(problem),
+                    true,
+                    now,
+                );
             }
             SecretAnswer::NamespaceGone => {
                 self.fail_secret(Backoff::user_action, SignedDuration::ZERO, None, true, now);
             }
-            SecretAnswer::Failed { problem, retry_after } => {
+            SecretAnswer::Failed {
+                problem,
+                retry_after,
+            } => {
                 if let Some(write) = call.write() {
                     self.secret.unconfirmed_at = Some(now);
                     for (server, issued) in &write.entries {
@@ -374,7 +406,11 @@ impl Facts {
         holds_mints: bool,
         now: Timestamp,
     ) {
-        let before = self.secret.failure.take();
+        let before = self
+            .secret
+            .failure
+            .take()
+            .or_else(|| self.secret.last_failure.take());
         let before = before.as_ref().map(|failure| &failure.backoff);
         let seed = format!("{}/secret", self.uid());
         let backoff = Backoff::after(before, self.revision(None), delay, floor, &seed, now);
@@ -406,7 +442,13 @@ impl Facts {
             self.registries.entry(server).or_default().stored = Some(Entry::Known(issued));
         }
         let secret = &mut self.secret;
-        if secret.is_dirty && secret.written.is_some() && secret.written.as_ref() != Some(&version) {
+        let is_repair = secret.is_dirty && secret.unconfirmed_at.is_none();
+        if is_repair
+            && secret
+                .written
+                .as_ref()
+                .is_some_and(|written| *written != version)
+        {
             secret.repairs.push(now);
             let excess = secret.repairs.len().saturating_sub(REPAIRS);
             secret.repairs.drain(..excess);
@@ -449,7 +491,6 @@ impl Facts {
         secret.written = None;
         secret.metadata = None;
         secret.is_dirty = false;
-        secret.failure = None;
     }
 
     /// Nothing is stored. Known tokens still work: they are in hand again.
@@ -481,7 +522,10 @@ impl Facts {
             return;
         };
         let version = self.stated_version();
-        self.secret.latest = version.as_ref().map_or(0, SecretVersion::number).max(self.secret.latest);
+        self.secret.latest = version
+            .as_ref()
+            .map_or(0, SecretVersion::number)
+            .max(self.secret.latest);
         let is_doubtful = version.is_none();
         self.secret.is_dirty = is_doubtful;
         self.secret.place = match &version {
@@ -499,7 +543,12 @@ impl Facts {
             .filter(|registry| registry.repositories.is_some())
             .map(|registry| registry.server.as_str())
             .collect();
-        for row in object.status.iter().flat_map(|status| &status.registries).take(MAX_REGISTRIES) {
+        for row in object
+            .status
+            .iter()
+            .flat_map(|status| &status.registries)
+            .take(MAX_REGISTRIES)
+        {
             let (Some(issued_at), Some(expires_at)) = (&row.issued_at, &row.expires_at) else {
                 continue;
             };
@@ -552,7 +601,11 @@ impl Facts {
 
     /// The object's namespace.
     pub(super) fn namespace(&self) -> &str {
-        self.object.metadata.namespace.as_deref().unwrap_or_default()
+        self.object
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default()
     }
 
     /// Whether the Secret holds a credential that pods may be using.

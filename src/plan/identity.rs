@@ -34,7 +34,11 @@ pub(super) fn federation(
     facts: &Facts,
     identity: &Result<Identity, MintError>,
 ) -> Option<FederationStatus> {
-    let before = facts.object.status.as_ref().and_then(|status| status.identity.as_ref());
+    let before = facts
+        .object
+        .status
+        .as_ref()
+        .and_then(|status| status.identity.as_ref());
     let Identity {
         client_id,
         tenant_id,
@@ -43,9 +47,7 @@ pub(super) fn federation(
     } = match identity {
         Ok(identity) => identity,
         // Not known for the moment: what was known is as good as before.
-        Err(error) if facts.object.spec.identity.is_some() && !error.cause.ends_entitlement() => {
-            return before.cloned();
-        }
+        Err(error) if !error.cause.ends_entitlement() => return before.cloned(),
         Err(_) => return None,
     };
     let own = facts.cluster.own.as_ref().ok().map(|own| &own.issuer);
@@ -69,8 +71,7 @@ pub(super) fn federation(
 
 fn own(facts: &Facts) -> Result<Identity, MintError> {
     let controller = facts.settings.controller.clone();
-    let (client_id, tenant_id) =
-        controller.ok_or_else(|| assertion_error(Cause::NoAssertion))?;
+    let (client_id, tenant_id) = controller.ok_or_else(|| assertion_error(Cause::NoAssertion))?;
     Ok(Identity {
         client_id,
         tenant_id,
@@ -82,8 +83,11 @@ fn own(facts: &Facts) -> Result<Identity, MintError> {
 /// The object's own ids, then those of the `ServiceAccount`. A client id is never assumed: the controller's would
 /// hand its rights to anyone who names a `ServiceAccount`.
 fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identity, MintError> {
-    let name =
-        format!("system:serviceaccount:{}:{}", facts.namespace(), named.service_account_name);
+    let name = format!(
+        "system:serviceaccount:{}:{}",
+        facts.namespace(),
+        named.service_account_name
+    );
     // The controller identity is for those whom the policy names, also where its token is in the cache.
     match facts.cluster.is_own_user(&name) {
         Some(false) => {}
@@ -107,7 +111,9 @@ fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identit
     let client_id = named.client_id.as_ref().or(account.client_id.as_ref());
     let client_id = client_id.ok_or_else(|| assertion_error(Cause::NoClientId))?;
     let tenant_id = match named.tenant_id.as_ref().or(account.tenant_id.as_ref()) {
-        Some(text) => text.parse().map_err(|_| assertion_error(Cause::InvalidTenantId))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| assertion_error(Cause::InvalidTenantId))?,
         None => settings
             .default_tenant_id
             .clone()
@@ -119,7 +125,9 @@ fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identit
         None => allowed.first(),
     };
     Ok(Identity {
-        client_id: client_id.parse().map_err(|_| assertion_error(Cause::InvalidClientId))?,
+        client_id: client_id
+            .parse()
+            .map_err(|_| assertion_error(Cause::InvalidClientId))?,
         tenant_id,
         subject: Subject {
             name,
@@ -144,10 +152,14 @@ impl Facts {
         let previous = self.account.take().filter(|account| account.name == name);
         let revision = self.revision(None);
         let seed = format!("{}/{name}", self.uid());
-        let before = previous.as_ref().and_then(|previous| previous.failure.clone());
+        let before = previous
+            .as_ref()
+            .and_then(|previous| previous.failure.clone());
         // No answer: what was known is as good as before.
         let has_answer = state.is_some();
-        let (known, known_at) = previous.map(|account| (account.state, account.read_at)).unwrap_or_default();
+        let (known, known_at) = previous
+            .map(|account| (account.state, account.read_at))
+            .unwrap_or_default();
         self.account = Some(NamedAccount {
             name: name.to_owned(),
             state: state.unwrap_or(known),
@@ -156,7 +168,14 @@ impl Facts {
         });
         if !has_answer || identity(self).is_err() {
             let none = SignedDuration::ZERO;
-            let failure = Backoff::after(before.as_ref(), revision, Backoff::retryable, none, &seed, now);
+            let failure = Backoff::after(
+                before.as_ref(),
+                revision,
+                Backoff::retryable,
+                none,
+                &seed,
+                now,
+            );
             if let Some(account) = &mut self.account {
                 account.failure = Some(failure);
             }

@@ -89,7 +89,9 @@ mod tests {
 
     #[test]
     fn a_rule_has_two_globs_in_lower_case() {
-        for text in ["", "/", "demo", "demo/", "/x", "d?mo/x", "Demo/x", "a/b/c", "a b/c"] {
+        for text in [
+            "", "/", "demo", "demo/", "/x", "d?mo/x", "Demo/x", "a/b/c", "a b/c",
+        ] {
             assert!(text.parse::<PolicyRule>().is_err(), "{text}");
         }
     }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::AcrCredential;
-use crate::credential::saturating_add;
+use crate::credential::{CLOCK_STEP, saturating_add};
 
 /// A user wants credentials that are received after this.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,13 @@ impl RefreshRequest {
         }
     }
 
+    /// Judges its time again after the clock was set back to `now`: a request waits a minute at most.
+    pub(super) fn rebase(&mut self, now: Timestamp) {
+        if self.since > saturating_add(now, INTERVAL + CLOCK_STEP) {
+            self.since = now;
+        }
+    }
+
     /// When it was asked for, unless a credential that was received at `received_at` is new enough.
     pub fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
         let is_done = self.is_handled || received_at.is_some_and(|at| self.since <= at);
@@ -73,6 +80,7 @@ pub(super) fn last_handled(
     let request = request?;
     // At least one, or nothing was refreshed.
     let first = received.next()?;
-    let is_done = request.asked_at(first).is_none() && received.all(|at| request.asked_at(at).is_none());
+    let is_done =
+        request.asked_at(first).is_none() && received.all(|at| request.asked_at(at).is_none());
     is_done.then(|| request.value.clone())
 }

@@ -11,7 +11,8 @@ use super::entry::Issued;
 use super::facts::Facts;
 use super::secret_call::{SecretVersion, SecretWrite};
 use crate::api::{
-    FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL, OWNER_ANNOTATION, SecretTemplate, VELERO_LABEL,
+    FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL, OWNER_ANNOTATION, RETRY_ANNOTATION,
+    SecretTemplate, VELERO_LABEL,
 };
 use crate::credential::names::is_subdomain;
 use crate::credential::{Digest, DockerConfig};
@@ -135,7 +136,11 @@ pub(super) fn digest(metadata: &ObjectMeta) -> Digest {
         pairs
             .into_iter()
             .flatten()
-            .flat_map(|map| map.iter().flat_map(|(key, value)| [key.as_str(), value]).chain([""]))
+            .flat_map(|map| {
+                map.iter()
+                    .flat_map(|(key, value)| [key.as_str(), value])
+                    .chain([""])
+            })
             .chain(owners.map(|owner| owner.uid.as_str())),
     )
 }
@@ -164,12 +169,19 @@ pub(super) fn secret<'a>(
 
 /// The write that makes the Secret hold just `entries`.
 pub(super) fn write(
-    metadata: ObjectMeta,
+    facts: &Facts,
+    mut metadata: ObjectMeta,
     version: Option<&SecretVersion>,
     entries: BTreeMap<String, Issued>,
 ) -> SecretWrite {
+    let digest = digest(&metadata);
+    // A write that changes nothing keeps the version, and an earlier one whose outcome is not known could still win.
+    if let Some(at) = facts.secret.unconfirmed_at {
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(RETRY_ANNOTATION.into(), at.as_millisecond().to_string());
+    }
     SecretWrite {
-        metadata: digest(&metadata),
+        metadata: digest,
         secret: Box::new(secret(metadata, version, entries.iter())),
         entries,
     }
@@ -180,7 +192,8 @@ pub(super) fn write(
 impl Facts {
     /// A Secret without credentials, under the name of the one that is stored, if one is.
     pub fn stored_secret(&self) -> Option<Secret> {
-        let is_stored = matches!(self.secret.place, super::facts::Place::At(_)) && !self.secret.is_dirty;
+        let is_stored =
+            matches!(self.secret.place, super::facts::Place::At(_)) && !self.secret.is_dirty;
         is_stored.then(|| secret(metadata(self), None, std::iter::empty()))
     }
 }

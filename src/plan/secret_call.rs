@@ -107,7 +107,10 @@ impl SecretVersion {
     /// whatever is stored.
     pub fn new(uid: &str, resource_version: &str) -> Option<Self> {
         let is_plain = resource_version.bytes().all(|b| b.is_ascii_digit());
-        let number = resource_version.parse().ok().filter(|number| *number > 0 && is_plain)?;
+        let number = resource_version
+            .parse()
+            .ok()
+            .filter(|number| *number > 0 && is_plain)?;
         (!uid.is_empty()).then(|| Self {
             uid: uid.to_owned(),
             resource_version: number,
@@ -126,6 +129,8 @@ impl SecretVersion {
 impl fmt::Debug for SecretWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("SecretWrite");
-        debug.field("entries", &self.entries).finish_non_exhaustive()
+        debug
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
     }
 }

@@ -79,7 +79,10 @@ impl ClusterFacts {
     /// Whether `user` is acrcred itself; `None` while its name is not known.
     pub fn is_own_user(&self, user: &str) -> Option<bool> {
         let subject = self.own.as_ref().ok().map(|own| own.subject.name.as_str());
-        let mut names = [self.own_user.as_deref(), subject].into_iter().flatten().peekable();
+        let mut names = [self.own_user.as_deref(), subject]
+            .into_iter()
+            .flatten()
+            .peekable();
         names.peek()?;
         Some(names.any(|name| name == user))
     }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 
 use super::case::{Case, Registry};
-use super::facts::{Facts, Place, REPAIRS};
+use super::facts::{Facts, Place};
 use super::problem::Problem;
 use super::secret::AllowedMetadata;
 use super::settings::PolicyState;
@@ -14,8 +14,8 @@ use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
     SecretStatus,
 };
-use crate::credential::MintError;
 use crate::credential::names::shortened;
+use crate::credential::{Cause, Hop, MintError};
 
 /// A status to write, and the transition that it tells, if it tells one.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,18 +104,24 @@ pub(super) fn is_news(facts: &Facts, desired: &AcrCredentialStatus) -> bool {
     let is_first = present.is_none_or(|present| present.conditions.is_empty());
     let is_progressing = |condition: &Condition| condition.reason == Reason::Progressing.as_str();
     let says_nothing = is_first && desired.conditions.iter().all(is_progressing);
-    present != Some(desired) && !is_refused && !says_nothing
+    present != Some(desired) && !is_refused && !(says_nothing && desired.secret.is_none())
 }
 
 /// The status that is true now.
 pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
     let facts = case.facts;
     let before = facts.object.status.as_ref();
-    let problems: Vec<Option<Problem>> =
-        case.registries.iter().map(|registry| registry_problem(case, registry)).collect();
+    let problems: Vec<Option<Problem>> = case
+        .registries
+        .iter()
+        .map(|registry| registry_problem(case, registry))
+        .collect();
     let whole = whole_problem(case);
     let lifetimes = || {
-        let stored = case.registries.iter().filter_map(|registry| registry.stored);
+        let stored = case
+            .registries
+            .iter()
+            .filter_map(|registry| registry.stored);
         stored.map(super::entry::Entry::lifetime)
     };
     let is_refreshed = whole.is_none() && !facts.object.spec.suspend;
@@ -123,14 +129,21 @@ pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
     let refresh_at = lifetimes()
         .map(|lifetime| schedule::refresh_at(&lifetime, fraction, facts.uid()))
         .min();
-    let entitled = || case.registries.iter().filter(|registry| registry.entitlement.is_ok());
+    let entitled = || {
+        case.registries
+            .iter()
+            .filter(|registry| registry.entitlement.is_ok())
+    };
     AcrCredentialStatus {
         observed_generation: facts.object.metadata.generation,
         conditions: conditions(case, &problems, whole.as_ref()),
         secret: secret(facts),
         expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
         refresh_at: refresh_at.filter(|_| is_refreshed).map(seconds),
-        last_refresh_at: lifetimes().map(|lifetime| lifetime.start).max().map(seconds),
+        last_refresh_at: lifetimes()
+            .map(|lifetime| lifetime.start)
+            .max()
+            .map(seconds),
         identity: entitled()
             .next()
             .and_then(|_| identity::federation(facts, &case.identity)),
@@ -138,7 +151,11 @@ pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
         attached: Vec::new(),
         last_handled_refresh: refresh::last_handled(
             facts.refresh.as_ref(),
-            entitled().map(|registry| registry.received_at().filter(|_| registry.in_hand.is_none())),
+            entitled().map(|registry| {
+                registry
+                    .received_at()
+                    .filter(|_| registry.in_hand.is_none())
+            }),
         )
         .or_else(|| before?.last_handled_refresh.clone()),
     }
@@ -163,7 +180,10 @@ fn rows(
 ) -> Vec<RegistryStatus> {
     let facts = case.facts;
     let row = |server: &str, reason: Reason, audience: Option<String>| {
-        let stored = facts.registries.get(server).and_then(|known| known.stored.as_ref());
+        let stored = facts
+            .registries
+            .get(server)
+            .and_then(|known| known.stored.as_ref());
         let lifetime = stored.map(super::entry::Entry::lifetime);
         RegistryStatus {
             server: server.to_owned(),
@@ -174,20 +194,28 @@ fn rows(
             reason: reason.to_string(),
         }
     };
-    let of_spec = case.registries.iter().zip(problems).map(|(registry, problem)| {
-        let audience = registry.entitlement.as_ref().ok();
-        let audience = audience.map(|to| to.server.audience().as_str().to_owned());
-        let reason = match (problem, whole) {
-            (Some(problem), _) | (None, Some(problem)) => problem.reason,
-            (None, None) if facts.object.spec.suspend => Reason::Suspended,
-            (None, None) if registry.is_live(case.now) => Reason::Issued,
-            (None, None) => Reason::Progressing,
-        };
-        row(registry.server, reason, audience)
-    });
+    let of_spec = case
+        .registries
+        .iter()
+        .zip(problems)
+        .map(|(registry, problem)| {
+            let audience = registry.entitlement.as_ref().ok();
+            let audience = audience.map(|to| to.server.audience().as_str().to_owned());
+            let reason = match (problem, whole) {
+                (Some(problem), _) | (None, Some(problem)) => problem.reason,
+                (None, None) if facts.object.spec.suspend => Reason::Suspended,
+                (None, None) if registry.is_live(case.now) => Reason::Issued,
+                (None, None) => Reason::Progressing,
+            };
+            row(registry.server, reason, audience)
+        });
     let is_in_spec = |server: &str| case.registries.iter().any(|r| r.server == server);
-    let is_stored =
-        |server: &str| facts.registries.get(server).is_some_and(|known| known.stored.is_some());
+    let is_stored = |server: &str| {
+        facts
+            .registries
+            .get(server)
+            .is_some_and(|known| known.stored.is_some())
+    };
     let left = case
         .leaving
         .iter()
@@ -203,7 +231,12 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
         return Some(problem.clone());
     }
     let of_identity = |error: MintError| {
-        Some(failure::of_identity(facts, &case.identity, registry.server, error))
+        Some(failure::of_identity(
+            facts,
+            &case.identity,
+            registry.server,
+            error,
+        ))
     };
     match &case.identity {
         Err(error) if identity::is_gone(facts, &case.identity) => return of_identity(*error),
@@ -216,8 +249,18 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
     }
     // What failed when something else was due says nothing of now.
     let is_due = case.due().any(|due| due.server == registry.server);
+    // The identity is what it was, but whether it still is, the API server does not say.
+    if is_due && identity::named(facts).is_some_and(|account| account.failure.is_some()) {
+        return of_identity(MintError::new(Hop::Assertion, Cause::ApiServer));
+    }
     let attempt = registry.facts?.attempt.as_ref().filter(|_| is_due)?;
-    Some(failure::of_attempt(facts, &case.identity, registry.server, attempt, case.now))
+    Some(failure::of_attempt(
+        facts,
+        &case.identity,
+        registry.server,
+        attempt,
+        case.now,
+    ))
 }
 
 /// Whether the identity was looked for, so that its absence can be reported.
@@ -239,17 +282,33 @@ fn whole_problem(case: &Case<'_>) -> Option<Problem> {
         needs_action: true,
     });
     let policy = facts.cluster.policy;
-    let unclear = policy.obstacle.filter(|_| policy.state == PolicyState::Unknown).map(unclear);
-    missing.or(unclear).or(of_secret).or_else(|| case.unsupported.clone())
+    let unclear = policy
+        .obstacle
+        .filter(|_| policy.state == PolicyState::Unknown)
+        .map(unclear);
+    missing
+        .or(unclear)
+        .or(of_secret)
+        .or_else(|| case.unsupported.clone())
 }
 
 /// acrcred writes nothing before it knows that the policy is in force.
 fn unclear(code: u16) -> Problem {
     let (reason, advice) = match code {
-        403 => (Reason::Forbidden, "Check acrcred's role: it needs create on Secrets."),
-        _ => (Reason::SecretWriteFailed, "Check the API server and its admission webhooks."),
+        403 => (
+            Reason::Forbidden,
+            "Check acrcred's role: it needs create on Secrets.",
+        ),
+        _ => (
+            Reason::SecretWriteFailed,
+            "Check the API server and its admission webhooks.",
+        ),
     };
-    let answer = if code == 0 { "no answer".to_owned() } else { format!("HTTP {code}") };
+    let answer = if code == 0 {
+        "no answer".to_owned()
+    } else {
+        format!("HTTP {code}")
+    };
     Problem {
         reason,
         message: format!(
@@ -271,9 +330,10 @@ fn conditions(
     };
     let foremost = foremost_problem(case, problems, whole);
     // A field that is not supported is never "ready", whatever the Secret still holds.
-    let is_ready = case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live(case.now));
+    let is_ready =
+        case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live(case.now));
     if is_ready {
-        add(ConditionType::Ready, true, &issued(case.facts));
+        add(ConditionType::Ready, true, &issued(case.facts, case.now));
         if let Some(problem) = foremost {
             add(ConditionType::RefreshFailing, true, problem);
         }
@@ -298,14 +358,22 @@ fn foremost_problem<'a>(
     problems: &'a [Option<Problem>],
     whole: Option<&'a Problem>,
 ) -> Option<&'a Problem> {
-    let ranked = case.registries.iter().zip(problems).filter_map(|(registry, problem)| {
-        let problem = problem.as_ref()?;
-        Some(((registry.is_live(case.now), !problem.needs_action), problem))
-    });
-    whole.or_else(|| ranked.min_by_key(|(rank, _)| *rank).map(|(_, problem)| problem))
+    let ranked = case
+        .registries
+        .iter()
+        .zip(problems)
+        .filter_map(|(registry, problem)| {
+            let problem = problem.as_ref()?;
+            Some(((registry.is_live(case.now), !problem.needs_action), problem))
+        });
+    whole.or_else(|| {
+        ranked
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, problem)| problem)
+    })
 }
 
-fn issued(facts: &Facts) -> Problem {
+fn issued(facts: &Facts, now: Timestamp) -> Problem {
     let object = &facts.object;
     let name = object.secret_name();
     let (reason, mut message) = if object.spec.suspend {
@@ -318,8 +386,14 @@ fn issued(facts: &Facts) -> Problem {
     let prefixes = &facts.settings.secret_metadata_prefixes;
     let metadata = AllowedMetadata::of(object.spec.secret.as_ref(), prefixes);
     for (keys, why) in [
-        (&metadata.not_allowed, "--secret-metadata-prefixes does not allow them"),
-        (&metadata.invalid, "they are not valid labels or annotations"),
+        (
+            &metadata.not_allowed,
+            "--secret-metadata-prefixes does not allow them",
+        ),
+        (
+            &metadata.invalid,
+            "they are not valid labels or annotations",
+        ),
     ] {
         if !keys.is_empty() {
             let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
@@ -336,10 +410,23 @@ fn issued(facts: &Facts) -> Problem {
             " The API server does not accept an owner reference from acrcred, so the Secret outlives this object.",
         );
     }
-    if facts.secret.repairs.len() >= REPAIRS {
+    if facts
+        .secret
+        .is_contested(facts.cluster.resync_interval, now)
+    {
         let by = facts.secret.changed_by.as_deref().map(shortened);
         let by = by.map(|by| format!(" (last: {by})")).unwrap_or_default();
-        message.push_str(&format!(" Another client changes this Secret again and again{by}."));
+        message.push_str(&format!(
+            " Another client changes this Secret again and again{by}."
+        ));
+    }
+    // After a restart, what the Secret's metadata is like is known from what was said of it.
+    let before = object.status.iter().flat_map(|status| &status.conditions);
+    let mut before = before.filter(|c| c.status == "True" && c.reason == reason.as_str());
+    if facts.secret.metadata.is_none()
+        && let Some(condition) = before.find(|c| c.type_ == ConditionType::Ready.as_str())
+    {
+        message.clone_from(&condition.message);
     }
     Problem {
         reason,
@@ -350,7 +437,8 @@ fn issued(facts: &Facts) -> Problem {
 
 fn pending(suspended: bool) -> Problem {
     let (reason, message) = if suspended {
-        let message = "Suspended (spec.suspend), and the Secret holds no live credential for every registry.";
+        let message =
+            "Suspended (spec.suspend), and the Secret holds no live credential for every registry.";
         (Reason::Suspended, message)
     } else {
         (Reason::Progressing, "acrcred is requesting a credential.")

@@ -7,7 +7,7 @@ use kube::api::ObjectMeta;
 
 use super::case::{Case, Registry};
 use super::entry::{Entry, Issued};
-use super::facts::{Facts, LATE_WRITE, Place, REPAIRS};
+use super::facts::{Facts, LATE_WRITE, Place};
 use super::secret_call::{SecretCall, SecretVersion};
 use super::settings::PolicyState;
 use super::status::{self, StatusWrite};
@@ -88,11 +88,20 @@ pub fn step(facts: &Facts, now: Timestamp) -> Step {
         (_, None, Some(status)) => Some(Call::WriteStatus(Box::new(status))),
         (_, None, None) => None,
     };
-    let wakes = [secret.wake_at, status_at, account_at, Some(case.resync_at(Some(now), "wake"))];
+    let wakes = [
+        secret.wake_at,
+        status_at,
+        account_at,
+        Some(case.resync_at(Some(now), "wake")),
+    ];
     let wake_at = wakes
         .into_iter()
         .flatten()
-        .chain(case.registries.iter().flat_map(|registry| wakes_of(&case, registry)))
+        .chain(
+            case.registries
+                .iter()
+                .flat_map(|registry| wakes_of(&case, registry)),
+        )
         .filter(|at| *at > now)
         .min();
     Step {
@@ -134,7 +143,8 @@ fn account_to_read(case: &Case<'_>) -> Result<String, Option<Timestamp>> {
     };
     let failure = known.and_then(|known| known.failure.as_ref());
     let is_old = failure.is_some() || !case.account_is_fresh();
-    let is_due = regular <= case.now || (is_old && is_wanted());
+    let is_another = facts.account.is_some() && known.is_none();
+    let is_due = regular <= case.now || is_another || (is_old && is_wanted());
     let retry_at = failure.map(|failure| failure.next_at(&facts.revision(None)));
     match retry_at {
         Some(at) if at > case.now => Err(Some(at)),
@@ -175,14 +185,22 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
     let entries = entries(case);
     // Only another call shows that what failed is over.
     let has_failed = known.failure.is_some();
-    let is_held = known.failure.as_ref().is_some_and(|failure| failure.holds_mints);
-    let is_changed = known.metadata.as_ref().is_some_and(|old| *old != secret::digest(&metadata));
+    let is_held = known
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.holds_mints);
+    let is_changed = known
+        .metadata
+        .as_ref()
+        .is_some_and(|old| *old != secret::digest(&metadata));
     let is_wanted = case.has_news() || is_changed || (known.is_dirty && !entries.is_empty());
-    let conflict_ends = known.conflict_at.map_or(now, |at| saturating_add(at, CONFLICT));
+    let conflict_ends = known
+        .conflict_at
+        .map_or(now, |at| saturating_add(at, CONFLICT));
     match &known.place {
         Place::Absent if entries.is_empty() => late_write(case, find(None)),
         Place::Absent => when_written(case, || {
-            SecretCall::Create(secret::write(metadata.clone(), None, entries))
+            SecretCall::Create(secret::write(facts, metadata.clone(), None, entries))
         }),
         Place::Unknown { .. } if conflict_ends > now => SecretStep {
             wake_at: Some(conflict_ends),
@@ -197,7 +215,7 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
         }
         Place::At(version) if is_wanted => {
             let write = when_written(case, || {
-                let write = secret::write(metadata.clone(), Some(version), entries);
+                let write = secret::write(facts, metadata.clone(), Some(version), entries);
                 SecretCall::Replace(version.clone(), write)
             });
             // A write that waits must not leave a failure standing that is over.
@@ -224,7 +242,7 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
                 };
             }
             after_policy_check(case, false, || {
-                let write = secret::write(metadata, Some(version), entries);
+                let write = secret::write(facts, metadata, Some(version), entries);
                 SecretCall::Replace(version.clone(), write)
             })
         }
@@ -279,8 +297,8 @@ fn after_policy_check(
     call: impl FnOnce() -> SecretCall,
 ) -> SecretStep {
     let policy = &case.facts.cluster.policy;
-    let is_checked = policy.state == PolicyState::InForce
-        && (!recent || policy.is_recent(case.now));
+    let is_checked =
+        policy.state == PolicyState::InForce && (!recent || policy.is_recent(case.now));
     SecretStep {
         call: is_checked.then(call),
         checks_policy: !is_checked,
@@ -296,24 +314,38 @@ fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
         let registries = case.registries.iter();
         registries.filter_map(|registry| Some((registry, registry.in_hand?.1)))
     };
-    let blockers: Vec<&Registry<'_>> =
-        case.registries.iter().filter(|registry| registry.is_blocker(now)).collect();
+    let blockers: Vec<&Registry<'_>> = case
+        .registries
+        .iter()
+        .filter(|registry| registry.is_blocker(now))
+        .collect();
     let is_final = facts.object.spec.suspend || case.unsupported.is_some();
     if is_final && case.leaving.is_empty() {
         // Nothing can be minted in their place, and nothing is lost by waiting.
-        let ends = blockers.iter().filter_map(|blocker| blocker.stored).map(|e| e.lifetime().end);
+        let ends = blockers
+            .iter()
+            .filter_map(|blocker| blocker.stored)
+            .map(|e| e.lifetime().end);
         return (ends.max().unwrap_or(now), None);
     }
     if blockers.is_empty() || is_final {
-        let is_minting = case.registries.iter().any(|r| r.in_flight_since().is_some());
-        let gathering = in_hand().map(|(_, since)| saturating_add(since, GATHER)).min();
+        let is_minting = case
+            .registries
+            .iter()
+            .any(|r| r.in_flight_since().is_some());
+        let gathering = in_hand()
+            .map(|(_, since)| saturating_add(since, GATHER))
+            .min();
         return match gathering {
             Some(until) if is_minting && case.leaving.is_empty() => (until, None),
             _ => (repair_at(case).unwrap_or(now), None),
         };
     }
     let live = |registry: &Registry<'_>| {
-        registry.stored.map(Entry::lifetime).filter(|lifetime| lifetime.is_live(now))
+        registry
+            .stored
+            .map(Entry::lifetime)
+            .filter(|lifetime| lifetime.is_live(now))
     };
     let with_reserve = in_hand().filter_map(|(registry, _)| {
         let lifetime = live(registry)?;
@@ -325,23 +357,24 @@ fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
     let waiting_since = is_urgent.then(|| facts.secret.waiting_since.unwrap_or(now));
     let urgent = waiting_since.map(|since| {
         let answers = blockers.iter().map(|blocker| blocker.answered_at(since));
-        let answered = answers.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
+        let answered = answers
+            .collect::<Option<Vec<_>>>()
+            .and_then(|all| all.into_iter().max());
         let without = saturating_add(since, WITHOUT_ANSWER);
         answered.map_or(without, |at| saturating_add(at, AFTER_ANSWER).min(without))
     });
-    (with_reserve.chain(urgent).min().unwrap_or(now), waiting_since)
+    (
+        with_reserve.chain(urgent).min().unwrap_or(now),
+        waiting_since,
+    )
 }
 
 /// When the next repair is made, if another client changes the Secret again and again: at the next resync.
 fn repair_at(case: &Case<'_>) -> Option<Timestamp> {
     let secret = &case.facts.secret;
-    let first = secret.repairs.first().filter(|_| secret.repairs.len() >= REPAIRS)?;
-    let is_conflict = secret.is_dirty
-        && secret
-            .repairs
-            .last()
-            .is_some_and(|last| last.duration_since(*first) < SignedDuration::from_mins(1));
-    (is_conflict && !case.has_news()).then(|| case.resync_at(secret.checked_at, "resync"))
+    let is_contested = secret.is_contested(case.facts.cluster.resync_interval, case.now);
+    (secret.is_dirty && is_contested && !case.has_news())
+        .then(|| case.resync_at(secret.checked_at, "resync"))
 }
 
 /// The status to write now, if any, and when to decide about it again.
@@ -364,18 +397,23 @@ fn status_step(
     // What is under way most likely changes it in a moment. A new version of the Secret is recorded at once: a new process
     // must know of it.
     let present = facts.object.status.as_ref();
-    let is_recorded = desired.secret.as_ref() == present.and_then(|present| present.secret.as_ref());
+    let is_recorded =
+        desired.secret.as_ref() == present.and_then(|present| present.secret.as_ref());
     let soon = case
         .registries
         .iter()
         .filter_map(|registry| {
-            let starts = mints.iter().any(|mint| mint.server.as_str() == registry.server);
+            let starts = mints
+                .iter()
+                .any(|mint| mint.server.as_str() == registry.server);
             let since = registry.in_flight_since().or(starts.then_some(now))?;
             Some(saturating_add(since, GATHER))
         })
-        .chain(case.registries.iter().filter_map(|registry| {
-            Some(saturating_add(registry.in_hand?.1, GATHER))
-        }))
+        .chain(
+            case.registries
+                .iter()
+                .filter_map(|registry| Some(saturating_add(registry.in_hand?.1, GATHER))),
+        )
         .filter(|at| *at > now && is_recorded)
         .max();
     match soon {

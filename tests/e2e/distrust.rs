@@ -1,12 +1,14 @@
-//! Nothing that is read from the cluster is believed.
+//! What the cluster says is believed no further than a token can last, and puts nobody else's at risk.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::SignedDuration;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::harness::{Scene, manifest, run};
+use crate::ownership::{RESYNC, fingerprint};
 
 /// A JWT that anybody can make: well formed, good for 24 hours, and signed by nobody.
 fn self_made_token() -> String {
@@ -22,20 +24,35 @@ fn self_made_token() -> String {
 }
 
 #[test]
-fn a_forged_status_and_a_planted_token_are_put_right_at_the_start() {
+fn a_forged_status_and_a_planted_token_are_put_right_after_the_start() {
     run(async {
         let scene = Scene::new("forged").await?;
         let contoso = scene.registry("contoso").await?;
         let objects = scene.objects();
         let acrcred = scene.start().await?;
-        objects
+        let object = objects
             .create_ready(&manifest("team-a", &[&contoso]))
             .await?;
         acrcred.stop().await?;
 
+        let victim = json!({"metadata": {"name": "victim"}, "stringData": {"password": "hunter2"}});
+        let victim = serde_json::from_value(victim)?;
+        let victim = objects
+            .secrets
+            .create(&PostParams::default(), &victim)
+            .await?;
         let far = "2099-01-01T00:00:00Z";
+        let row = &object.status.context("a status")?.registries[0];
         let forged = json!({"status": {
-            "secretName": "victim", "expiresAt": far, "refreshAt": far, "lastRefreshAt": far,
+            "expiresAt": far, "refreshAt": far, "lastRefreshAt": far,
+            "secret": {
+                "name": "victim", "uid": victim.metadata.uid,
+                "resourceVersion": victim.metadata.resource_version,
+            },
+            "registries": [{
+                "server": contoso.server, "issuedAt": far, "expiresAt": far,
+                "issuedFor": row.issued_for, "reason": "Issued",
+            }],
             "conditions": [{
                 "type": "Stalled", "status": "True", "reason": "Forged", "message": "",
                 "lastTransitionTime": far,
@@ -46,12 +63,6 @@ fn a_forged_status_and_a_planted_token_are_put_right_at_the_start() {
             .credentials
             .patch_status("team-a", &params, &Patch::Merge(forged))
             .await?;
-        let victim = json!({"metadata": {"name": "victim"}, "stringData": {"password": "hunter2"}});
-        let victim = serde_json::from_value(victim)?;
-        let victim = objects
-            .secrets
-            .create(&PostParams::default(), &victim)
-            .await?;
         let planted = self_made_token();
         let user = "00000000-0000-0000-0000-000000000000";
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{planted}"));
@@ -60,24 +71,29 @@ fn a_forged_status_and_a_planted_token_are_put_right_at_the_start() {
         objects.secrets.patch("team-a", &params, &patch).await?;
 
         let _acrcred = scene.start().await?;
-        let token = objects.another_token("team-a", &contoso, &planted).await?;
-        scene.emulator.verify_token(&token)?;
+        // No token lasts that long, whatever the status says.
+        let limit = scene.clock.now() + SignedDuration::from_mins(196);
         let object = objects.ready("team-a").await?;
         let status = object.status.context("a status")?;
-        assert_eq!(status.secret.as_ref().map(|secret| secret.name.as_str()), Some("team-a"));
-        assert!(
-            status
-                .expires_at
-                .context("an expiry")?
-                .0
-                .to_string()
-                .as_str()
-                < "2099"
-        );
+        ensure!(status.expires_at.context("an expiry")?.0 < limit);
+        ensure!(status.refresh_at.context("a refresh")?.0 < limit);
         assert_eq!(status.conditions.len(), 1, "{:?}", status.conditions);
+        // The first verification shows that the Secret is another than the status says.
+        scene.clock.advance(RESYNC);
+        let token = objects.another_token("team-a", &contoso, &planted).await?;
+        scene.emulator.verify_token(&token)?;
+        let named = |object: &acrcred::api::AcrCredential| {
+            let status = object.status.as_ref();
+            status
+                .and_then(|status| status.secret.as_ref())
+                .is_some_and(|secret| secret.name == "team-a")
+        };
+        objects
+            .status("team-a", "the status names its Secret", named)
+            .await?;
         assert_eq!(
-            objects.secret("victim").await?.metadata.resource_version,
-            victim.metadata.resource_version
+            fingerprint(&objects.secret("victim").await?),
+            fingerprint(&victim)
         );
 
         // Nothing of it went to anybody else.

@@ -1,13 +1,15 @@
-//! What somebody changes in a Secret of ours, and what the spec changes, ends where it should.
+//! What somebody changes in a Secret of ours, and what the spec changes, end where they should.
 
+use anyhow::{Context as _, bail, ensure};
+use jiff::SignedDuration;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::harness::{CONTROLLER, Scene, Tuning, config, manifest, run, soon};
-use crate::ownership::{SWEEP, patch, served};
+use crate::harness::{CONTROLLER, Scene, Tuning, condition, config, manifest, run, soon};
+use crate::ownership::{RESYNC, patch, served};
 
 #[test]
-fn what_somebody_edited_is_put_right_by_the_sweep() {
+fn what_somebody_edited_is_put_right_by_the_resync() {
     run(async {
         let (scene, contoso, _acrcred) = served("edited").await?;
         let objects = scene.objects();
@@ -22,7 +24,7 @@ fn what_somebody_edited_is_put_right_by_the_sweep() {
             json!({"stringData": {".dockerconfigjson": forged.to_string()}}),
         )
         .await?;
-        scene.clock.advance(SWEEP);
+        scene.clock.advance(RESYNC);
         soon("the payload is ours again", async || {
             let payload = objects
                 .docker_config("acr")
@@ -47,7 +49,7 @@ fn what_somebody_edited_is_put_right_by_the_sweep() {
             .secrets
             .delete("acr", &DeleteParams::default())
             .await?;
-        scene.clock.advance(SWEEP);
+        scene.clock.advance(RESYNC);
         soon("the Secret is back", async || {
             match objects.secrets.get_opt("acr").await {
                 Ok(Some(_)) => Ok(()),
@@ -85,7 +87,8 @@ fn labels_follow_the_spec_within_what_the_operator_allows() {
             "{labels:?}"
         );
 
-        // Somebody else's label stays, one that the spec no longer asks for goes.
+        // The whole Secret is acrcred's: the next write removes somebody else's label, and one that the spec no longer
+        // asks for.
         patch(
             &objects,
             "acr",
@@ -104,7 +107,8 @@ fn labels_follow_the_spec_within_what_the_operator_allows() {
             let labels = labels.unwrap_or_default();
             let right = !labels.contains_key("team.example/b")
                 && labels.contains_key("team.example/a")
-                && labels.contains_key("mine");
+                && labels.contains_key("app.kubernetes.io/managed-by")
+                && !labels.contains_key("mine");
             if right {
                 Ok(())
             } else {
@@ -187,11 +191,78 @@ fn with_the_right_to_watch_what_somebody_changes_is_put_right_in_seconds() {
             (1, 1),
             "the young token serves again"
         );
-        // Its own writes are no news: nothing is read but what somebody changed.
+        // Its own writes are no news: one write and four repairs, each after one look.
+        let calls = scene.calls().await?.on("secrets");
+        let looks = calls.count(|call| call.verb == "update" && call.dry_run);
+        assert!((4..=8).contains(&looks), "{looks} looks: {calls}");
+        assert_eq!(calls.writes().len(), 5, "{calls}");
         let calls = scene.calls().await?;
-        let reads = calls.count(|call| call.field_manager == "acrcred-read");
-        assert!((4..=8).contains(&reads), "{reads} reads: {calls}");
         assert!(calls.forbidden().is_empty(), "{}", calls.forbidden());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_secret_that_another_client_keeps_from_going_is_let_go_and_created_again_at_once() {
+    run(async {
+        for restarts in [false, true] {
+            let (scene, contoso, acrcred) = served("terminating").await?;
+            let objects = scene.objects();
+            let held = json!({"metadata": {"finalizers": ["team.example/hold"]}});
+            patch(&objects, "acr", held).await?;
+            let deletion = DeleteParams::default();
+            objects.secrets.delete("acr", &deletion).await?;
+            let old = objects.secret("acr").await?;
+            ensure!(
+                old.metadata.deletion_timestamp.is_some(),
+                "nothing keeps it"
+            );
+            let mut acrcred = acrcred;
+            if restarts {
+                acrcred.stop().await?;
+                acrcred = scene.start().await?;
+            }
+            scene.clock.advance(RESYNC);
+            let new = soon("there is another Secret", async || {
+                match objects.secrets.get_opt("acr").await {
+                    Ok(Some(new)) if new.metadata.uid != old.metadata.uid => Ok(new),
+                    other => Err(format!("{:?}", other.map(|_| ()))),
+                }
+            })
+            .await?;
+            ensure!(new.metadata.finalizers.is_none() && new.metadata.deletion_timestamp.is_none());
+            let object = objects
+                .status("acr", "the status names it", |object| {
+                    let status = object.status.as_ref();
+                    let stated = status.and_then(|status| status.secret.as_ref());
+                    stated.map(|stated| &stated.uid) == new.metadata.uid.as_ref()
+                })
+                .await?;
+            let ready = condition(&object, "Ready").context("a condition")?;
+            ensure!(ready.status == "True", "{ready:?}");
+            let crane = scene.crane(&objects.docker_config("acr").await?)?;
+            crane
+                .pull(&format!("{}/team/app:v1", contoso.server))
+                .await?;
+            let exchanges = scene.upstream_calls().1;
+            ensure!(
+                exchanges == 1 + usize::from(restarts),
+                "{exchanges} exchanges"
+            );
+            // The name was free for no longer than two calls take.
+            let calls = scene.calls().await?.on("secrets").writes();
+            let calls: Vec<_> = calls.iter().rev().take(2).collect();
+            let [created, completed] = calls[..] else {
+                bail!("{calls:?}");
+            };
+            ensure!(
+                created.code == 201 && completed.verb == "update",
+                "{calls:?}"
+            );
+            let gap = created.received.duration_since(completed.received);
+            ensure!(gap < SignedDuration::from_secs(1), "{gap}");
+            acrcred.stop().await?;
+        }
         Ok(())
     });
 }

@@ -2,6 +2,7 @@
 //! emulator in place of Azure. All tests share one control plane; each owns its namespace, tenant,
 //! client id and registries, and runs an acrcred of its own.
 
+mod changes;
 mod chart;
 mod clouds;
 mod crashes;
@@ -40,6 +41,7 @@ mod secrets_policy;
 mod sharing;
 mod stolen_token;
 mod suspending;
+mod takeover;
 mod test_azure;
 mod upgrading;
 mod vectors;

@@ -1,8 +1,12 @@
 //! Who may use the controller's identity.
 
 use anyhow::Context as _;
+use azure_emulator::fault::{BodyKind, Fault, Kind, Match};
+use azure_emulator::journal::Endpoint;
+use jiff::SignedDuration;
 
-use crate::harness::{Scene, Tuning, condition, manifest, run, soon};
+use crate::changes::Changes;
+use crate::harness::{Acrcred, Scene, TestRegistry, Tuning, condition, manifest, run, soon};
 
 #[test]
 fn a_namespace_that_the_policy_does_not_name_gets_nothing_and_nothing_is_asked() {
@@ -80,8 +84,16 @@ fn a_refusal_is_told_by_one_event() {
     });
 }
 
+/// Restarts acrcred with a policy that allows just these servers.
+async fn allows(scene: &Scene, servers: &[&TestRegistry]) -> anyhow::Result<Acrcred> {
+    let rule = |registry: &&TestRegistry| (scene.namespace.clone(), registry.server.clone());
+    let mut tuning = Tuning::of(scene);
+    tuning.policy = servers.iter().map(rule).collect();
+    scene.start_tuned(tuning).await
+}
+
 #[test]
-fn a_policy_that_is_taken_back_takes_the_credential_back_without_azure() {
+fn a_policy_that_is_taken_back_takes_the_credential_back() {
     run(async {
         let scene = Scene::new("revoked").await?;
         let (contoso, fabrikam) = (
@@ -93,21 +105,109 @@ fn a_policy_that_is_taken_back_takes_the_credential_back_without_azure() {
         objects
             .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
             .await?;
-        let kept = objects.token("acr", &fabrikam).await?.context("a token")?;
         let uid = objects.secret("acr").await?.metadata.uid;
         acrcred.stop().await?;
-        let calls = scene.upstream_calls();
+        let count = |server: &str| {
+            let exchanges = scene.journal(Endpoint::Exchange);
+            exchanges
+                .iter()
+                .filter(|entry| entry.host == server)
+                .count()
+        };
 
-        let mut tuning = Tuning::of(&scene);
-        tuning.policy = vec![(scene.namespace.clone(), fabrikam.server.clone())];
-        let _acrcred = scene.start_tuned(tuning).await?;
+        // The other one's token is not known after the restart: it is issued again, and both are one write.
+        let changes = Changes::from_now(&scene).await?;
+        let acrcred = allows(&scene, &[&fabrikam]).await?;
         objects
             .has("acr", "Ready", "False", "ControllerIdentityNotAllowed")
             .await?;
-        assert_eq!(objects.token("acr", &contoso).await?, None);
-        assert_eq!(objects.token("acr", &fabrikam).await?, Some(kept));
+        soon("the entry is gone", async || {
+            match objects.token("acr", &contoso).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("still there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        let kept = objects.token("acr", &fabrikam).await?.context("a token")?;
+        scene.emulator.verify_token(&kept)?;
+        assert_eq!(objects.secret("acr").await?.metadata.uid, uid);
+        assert_eq!((count(&contoso.server), count(&fabrikam.server)), (1, 2));
+        assert_eq!(changes.of_secrets().await?["acr"], 1);
+        acrcred.stop().await?;
+
+        // Where nothing stays, nothing is waited for.
+        let calls = scene.upstream_calls();
+        let _acrcred = allows(&scene, &[]).await?;
+        soon("no entry is left", async || {
+            match objects.token("acr", &fabrikam).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("still there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
         assert_eq!(objects.secret("acr").await?.metadata.uid, uid);
         assert_eq!(scene.upstream_calls(), calls);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_policy_that_is_taken_back_while_azure_is_down_takes_effect_in_a_minute() {
+    run(async {
+        let scene = Scene::with_own_time("revoked-down").await?;
+        let (contoso, fabrikam) = (
+            scene.registry("contoso").await?,
+            scene.registry("fabrikam").await?,
+        );
+        let objects = scene.objects();
+        let acrcred = scene.start().await?;
+        objects
+            .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
+            .await?;
+        let before = objects.secret("acr").await?;
+        acrcred.stop().await?;
+        let down = Kind::Status {
+            status: 503,
+            body: BodyKind::Text,
+            code: None,
+            text: None,
+            reason: None,
+            retry_after: None,
+        };
+        let matching = Match::registry(&fabrikam.server);
+        scene
+            .emulator
+            .add_fault(Fault::new(Endpoint::Exchange, matching, down));
+        let _acrcred = allows(&scene, &[&fabrikam]).await?;
+        // The credential that stays cannot be issued again, and nothing is lost meanwhile.
+        soon("Azure was asked", async || {
+            let exchanges = scene.journal(Endpoint::Exchange);
+            let failed = exchanges
+                .iter()
+                .filter(|entry| entry.fault.is_some())
+                .count();
+            (failed > 0).then_some(()).ok_or_else(|| "not yet".into())
+        })
+        .await?;
+        scene.advance(SignedDuration::from_secs(40));
+        let now = objects.secret("acr").await?;
+        assert_eq!(
+            now.metadata.resource_version,
+            before.metadata.resource_version
+        );
+        scene.advance(SignedDuration::from_secs(25));
+        soon("the entry is gone", async || {
+            match objects.token("acr", &contoso).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("still there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        let now = objects.secret("acr").await?;
+        assert_eq!(now.metadata.uid, before.metadata.uid);
         Ok(())
     });
 }

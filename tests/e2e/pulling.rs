@@ -29,7 +29,10 @@ fn a_secret_appears_and_really_pulls() {
         );
 
         let status = object.status.clone().context("a status")?;
-        assert_eq!(status.secret.as_ref().map(|secret| secret.name.as_str()), Some("acr"));
+        assert_eq!(
+            status.secret.as_ref().map(|secret| secret.name.as_str()),
+            Some("acr")
+        );
         assert!(
             status.expires_at > status.refresh_at && status.refresh_at > status.last_refresh_at
         );

@@ -99,7 +99,8 @@ fn lists_are_repeated_or_separated() {
         &federated(READABLE),
     )
     .unwrap();
-    let rules = ["team-a/contoso.azurecr.io", "*/*.azurecr.io", "x/y"].map(|rule| rule.parse().unwrap());
+    let rules =
+        ["team-a/contoso.azurecr.io", "*/*.azurecr.io", "x/y"].map(|rule| rule.parse().unwrap());
     assert_eq!(config.allow_controller_identity, rules);
     assert_eq!(config.watch_namespaces, ["a", "b"]);
     assert_eq!(config.watch_secrets, ["acr", "pull.v2"]);

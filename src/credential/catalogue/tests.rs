@@ -189,7 +189,6 @@ fn newer_codes_of_the_federation_family_are_mismatches() {
     }
 }
 
-
 #[test]
 fn the_status_decides_before_the_code() {
     for (status, codes, cause, code) in [

@@ -28,7 +28,10 @@ impl ApiServer {
     /// Stores a Secret of another client under the name that acrcred wants.
     pub fn store(&mut self, mut secret: Secret) {
         let version = self.next_version();
-        secret.metadata.uid.get_or_insert(format!("foreign-{version}"));
+        secret
+            .metadata
+            .uid
+            .get_or_insert(format!("foreign-{version}"));
         secret.metadata.resource_version = Some(version);
         self.secret = Some(secret);
     }
@@ -55,9 +58,8 @@ impl ApiServer {
 
     fn put(&mut self, stored: Secret, mut sent: Secret, is_write: bool) -> SecretAnswer {
         let (old, new) = (&stored.metadata, &sent.metadata);
-        let differs = |sent: &Option<String>, stored: &Option<String>| {
-            sent.is_some() && sent != stored
-        };
+        let differs =
+            |sent: &Option<String>, stored: &Option<String>| sent.is_some() && sent != stored;
         if differs(&new.uid, &old.uid) || differs(&new.resource_version, &old.resource_version) {
             return SecretAnswer::Conflict;
         }
@@ -89,8 +91,12 @@ impl ApiServer {
         }
         let is_going = old.deletion_timestamp.is_some();
         sent.metadata.uid.clone_from(&old.uid);
-        sent.metadata.resource_version.clone_from(&old.resource_version);
-        sent.metadata.deletion_timestamp.clone_from(&old.deletion_timestamp);
+        sent.metadata
+            .resource_version
+            .clone_from(&old.resource_version);
+        sent.metadata
+            .deletion_timestamp
+            .clone_from(&old.deletion_timestamp);
         if sent != stored {
             sent.metadata.resource_version = Some(self.next_version());
         }

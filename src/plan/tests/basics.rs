@@ -7,7 +7,10 @@ fn the_first_look_mints_creates_the_secret_and_writes_one_status() {
     let mut world = World::of(&[CONTOSO, FABRIKAM]);
     let look = world.look();
     assert_eq!(look.minted(), [CONTOSO, FABRIKAM]);
-    assert!(matches!(look.calls[..], [SecretCall::Create(_)]), "{look:?}");
+    assert!(
+        matches!(look.calls[..], [SecretCall::Create(_)]),
+        "{look:?}"
+    );
     assert_eq!(look.statuses.len(), 1);
     assert_eq!(conditions(world.status()), READY);
     assert!(world.holds_all());
@@ -26,7 +29,10 @@ fn a_rotation_is_one_write_and_one_status() {
             continue;
         }
         rotations += 1;
-        assert!(matches!(look.calls[..], [SecretCall::Replace(..)]), "{look:?}");
+        assert!(
+            matches!(look.calls[..], [SecretCall::Replace(..)]),
+            "{look:?}"
+        );
         assert_eq!(look.statuses.len(), 1);
         assert!(world.holds_all());
     }
@@ -48,7 +54,11 @@ fn a_restart_with_everything_fresh_does_nothing_for_a_minute_and_then_verifies()
         let look = world.look();
         assert!(look.is_idle(), "{look:?}");
         if let [SecretCall::Verify(_)] = look.calls[..] {
-            assert!(world.now >= start + secs(60), "{}", world.now.duration_since(start));
+            assert!(
+                world.now >= start + secs(60),
+                "{}",
+                world.now.duration_since(start)
+            );
             verified = true;
         }
     }

@@ -4,7 +4,6 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -195,7 +194,8 @@ impl Run {
         let mut world = World::of(&[CONTOSO, FABRIKAM]);
         world.checks_policy = false;
         world.service_account = Some(found());
-        world.configure(|settings| settings.secret_metadata_prefixes = vec!["team.example/".into()]);
+        world
+            .configure(|settings| settings.secret_metadata_prefixes = vec!["team.example/".into()]);
         Self {
             world,
             mints: Vec::new(),
@@ -272,7 +272,9 @@ impl Run {
             Event::WatchReports => {
                 let version = world.api.secret.as_ref();
                 let version = version.and_then(|secret| secret.metadata.resource_version.clone());
-                world.facts.secret_changed(version.as_deref(), Some("another".into()));
+                world
+                    .facts
+                    .secret_changed(version.as_deref(), Some("another".into()));
             }
             Event::Restart => {
                 self.process += 1;
@@ -308,7 +310,8 @@ impl Run {
     fn issue(&mut self, request: &MintRequest, life: i64) -> Credential {
         let credential = self.world.credential(secs(life), &request.scope);
         let serial = self.serials.len();
-        self.serials.insert(credential.token.expose().to_owned(), serial);
+        self.serials
+            .insert(credential.token.expose().to_owned(), serial);
         credential
     }
 
@@ -357,10 +360,12 @@ impl Run {
             self.check_mints(&step, &before)?;
             let now = self.world.now;
             let process = self.process;
-            self.mints.extend(step.mints.iter().map(|mint| (mint.clone(), process)));
+            self.mints
+                .extend(step.mints.iter().map(|mint| (mint.clone(), process)));
             if step.checks_policy && policy == PolicyState::InForce {
                 // The check is made at once.
-                self.world.learn(|cluster| cluster.policy.checked_at = Some(now));
+                self.world
+                    .learn(|cluster| cluster.policy.checked_at = Some(now));
                 continue;
             }
             match step.call {
@@ -429,7 +434,9 @@ impl Run {
             .registries
             .iter()
             .filter_map(|(server, known)| Some((server, known.in_hand.as_ref()?)))
-            .filter(|(_, (issued, _))| self.world.now < due_at(issued) && facts.object.refresh_request().is_none())
+            .filter(|(_, (issued, _))| {
+                self.world.now < due_at(issued) && facts.object.refresh_request().is_none()
+            })
             .filter(|(_, (issued, _))| {
                 issued.credential.lifetime.start <= self.world.now + crate::credential::CLOCK_STEP
             })
@@ -451,10 +458,17 @@ impl Run {
                 !in_hand.contains(&(server.to_owned(), issued_for.clone())),
                 "minted twice for one write: {server}"
             );
-            let registry = facts.object.spec.registries.iter().find(|r| r.server == server);
+            let registry = facts
+                .object
+                .spec
+                .registries
+                .iter()
+                .find(|r| r.server == server);
             prop_assert!(registry.is_some(), "minted for what is not in the spec");
             let in_flight = self.mints.iter().filter(|(other, process)| {
-                *process == self.process && other.issued_for() == issued_for && other.server == mint.server
+                *process == self.process
+                    && other.issued_for() == issued_for
+                    && other.server == mint.server
             });
             prop_assert_eq!(in_flight.count(), 0, "two mints of the same at once");
         }
@@ -472,23 +486,39 @@ impl Run {
             &facts.settings.clouds.login_server(CONTOSO).unwrap(),
         );
         for (server, issued) in &write.entries {
-            let registry = facts.object.spec.registries.iter().find(|r| &r.server == server);
+            let registry = facts
+                .object
+                .spec
+                .registries
+                .iter()
+                .find(|r| &r.server == server);
             prop_assert!(registry.is_some(), "{server} is not in the spec");
             let token = issued.credential.token.expose();
-            prop_assert!(tokens::is_within(token, registry.unwrap()), "wider than the spec");
+            prop_assert!(
+                tokens::is_within(token, registry.unwrap()),
+                "wider than the spec"
+            );
             let is_own = issued.issued_for.principal() == crate::credential::Principal::Controller;
-            prop_assert!(!is_own || may_use_own, "the controller identity is not allowed");
+            prop_assert!(
+                !is_own || may_use_own,
+                "the controller identity is not allowed"
+            );
             if facts.object.spec.identity.is_none() {
                 prop_assert!(may_use_own, "nothing is allowed");
             }
             let account = facts.account.as_ref().map(|account| &account.state);
             let is_missing = account == Some(&ServiceAccountState::Missing);
-            prop_assert!(facts.object.spec.identity.is_none() || !is_missing, "its identity is gone");
+            prop_assert!(
+                facts.object.spec.identity.is_none() || !is_missing,
+                "its identity is gone"
+            );
         }
         // Unknown is not no: a known credential that may stay is not dropped.
         for registry in &facts.object.spec.registries {
-            let Some(Entry::Known(issued)) =
-                facts.registries.get(&registry.server).and_then(|known| known.stored.as_ref())
+            let Some(Entry::Known(issued)) = facts
+                .registries
+                .get(&registry.server)
+                .and_then(|known| known.stored.as_ref())
             else {
                 continue;
             };
@@ -535,7 +565,10 @@ impl Run {
         prop_assert!(present != Some(status), "a status that says nothing new");
         let is_ready = conditions(status)[0].starts_with("Ready=True");
         if is_ready && !self.is_uncertain && !self.was_clock_set {
-            prop_assert!(self.world.holds_all(), "ready without a live credential: {status:?}");
+            prop_assert!(
+                self.world.holds_all(),
+                "ready without a live credential: {status:?}"
+            );
         }
         Ok(())
     }
@@ -564,9 +597,12 @@ impl Run {
             }
         }
         let status = conditions(self.world.status());
-        let is_foreign = self.world.api.secret.as_ref().is_some_and(|secret| {
-            annotation(secret, OWNER_ANNOTATION) != Some("acr")
-        });
+        let is_foreign = self
+            .world
+            .api
+            .secret
+            .as_ref()
+            .is_some_and(|secret| annotation(secret, OWNER_ANNOTATION) != Some("acr"));
         let spec = &self.world.facts.object.spec;
         if is_foreign {
             let is_known = status.contains(&"Stalled=True/SecretNotOwned".to_owned());
@@ -577,7 +613,11 @@ impl Run {
             prop_assert!(status[0].ends_with("/Suspended"), "{status:?}");
         } else {
             prop_assert_eq!(&status[0], READY[0], "{:?}", self.world.facts.registries);
-            prop_assert!(self.world.holds_all(), "{status:?} {:?}", self.world.facts.registries);
+            prop_assert!(
+                self.world.holds_all(),
+                "{status:?} {:?}",
+                self.world.facts.registries
+            );
             prop_assert_eq!(status.len(), 1, "{:?}", status);
         }
         Ok(())
@@ -592,4 +632,3 @@ fn foreign() -> Secret {
     }))
     .unwrap()
 }
-

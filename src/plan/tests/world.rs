@@ -149,7 +149,11 @@ impl World {
     }
 
     pub fn status(&self) -> &AcrCredentialStatus {
-        self.facts.object.status.as_ref().expect("no status was written yet")
+        self.facts
+            .object
+            .status
+            .as_ref()
+            .expect("no status was written yet")
     }
 
     pub fn secret(&self) -> &Secret {
@@ -236,7 +240,11 @@ impl World {
         let mut look = Look::default();
         loop {
             assert!(look.calls.len() < 12, "calls without end: {:?}", look.calls);
-            assert!(look.statuses.len() < 4, "statuses without end: {:?}", look.statuses);
+            assert!(
+                look.statuses.len() < 4,
+                "statuses without end: {:?}",
+                look.statuses
+            );
             let step = self.decide();
             let mut has_mints = false;
             for mint in &step.mints {
@@ -261,7 +269,10 @@ impl World {
 
     /// The last mint that is under way for a registry ends.
     pub fn mint_ends(&mut self, server: &str, answer: Answer) {
-        let place = self.under_way.iter().rposition(|mint| mint.server.as_str() == server);
+        let place = self
+            .under_way
+            .iter()
+            .rposition(|mint| mint.server.as_str() == server);
         let mint = self.under_way.remove(place.expect("no mint is under way"));
         let result = answer.map(|life| self.credential(life, &mint.scope));
         self.facts.minted(&mint, Some(result), self.now);
@@ -329,7 +340,8 @@ impl World {
             Call::ReadServiceAccount(name) => {
                 look.reads += 1;
                 assert!(look.reads < 4, "reads without end");
-                self.facts.account_read(&name, self.service_account.clone(), self.now);
+                self.facts
+                    .account_read(&name, self.service_account.clone(), self.now);
             }
             Call::Secret(call) => {
                 let answer = self.api.answer(&call);
@@ -343,7 +355,8 @@ impl World {
                 let mut object = (*self.facts.object).clone();
                 object.status = Some(write.status.clone());
                 object.metadata.resource_version = Some(self.object_version.to_string());
-                self.facts.status_written(write.status, Arc::new(object), self.now);
+                self.facts
+                    .status_written(write.status, Arc::new(object), self.now);
             }
         }
     }
@@ -368,7 +381,10 @@ impl World {
     /// What holds after every look.
     fn check(&self, look: &Look) {
         let again = self.step();
-        assert!(again.mints.is_empty() && again.call.is_none(), "not all was done: {again:?}");
+        assert!(
+            again.mints.is_empty() && again.call.is_none(),
+            "not all was done: {again:?}"
+        );
         let wake_at = again.wake_at;
         if self.facts.object.metadata.deletion_timestamp.is_none() {
             let latest = self.now + self.facts.cluster.resync_interval;
@@ -383,11 +399,13 @@ impl World {
         {
             for registry in &self.facts.object.spec.registries {
                 let password = &payload(secret)["auths"][&registry.server]["password"];
-                let fits = |token: &str| {
-                    is_within(token, registry) || !self.issued.contains_key(token)
-                };
+                let fits =
+                    |token: &str| is_within(token, registry) || !self.issued.contains_key(token);
                 let is_held = again.waiting_since.is_some() || self.api.refusal.is_some();
-                assert!(is_held || password.as_str().is_none_or(fits), "wider than {registry:?}");
+                assert!(
+                    is_held || password.as_str().is_none_or(fits),
+                    "wider than {registry:?}"
+                );
             }
             let said = format!("{look:?} {:?} {:?}", self.facts, self.facts.object.status);
             for host in hosts(secret) {
@@ -403,7 +421,10 @@ impl World {
         let has = |condition: &str| status.iter().any(|c| c.starts_with(condition));
         let ready = has("Ready=True");
         assert_ne!(ready, has("Ready=False"), "{status:?}");
-        assert!(!(ready && (has("Stalled") || has("Reconciling"))), "{status:?}");
+        assert!(
+            !(ready && (has("Stalled") || has("Reconciling"))),
+            "{status:?}"
+        );
         assert!(!(has("Stalled") && has("Reconciling")), "{status:?}");
         assert!(ready || !has("RefreshFailing"), "{status:?}");
     }
@@ -420,10 +441,15 @@ impl World {
             return false;
         };
         let payload = payload(secret);
-        let password = payload["auths"][&registry.server]["password"].as_str().unwrap_or_default();
+        let password = payload["auths"][&registry.server]["password"]
+            .as_str()
+            .unwrap_or_default();
         annotation(secret, OWNER_ANNOTATION) == Some("acr")
             && is_within(password, registry)
-            && self.issued.get(password).is_some_and(|life| self.now < life.end)
+            && self
+                .issued
+                .get(password)
+                .is_some_and(|life| self.now < life.end)
     }
 }
 

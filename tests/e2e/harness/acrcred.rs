@@ -78,8 +78,9 @@ impl Scene {
         let readiness = Readiness::default();
         let transport = Transport::new(&self.transport())?;
         let rules = tuning.policy.iter();
-        let rules: Result<Vec<PolicyRule>, _> =
-            rules.map(|(namespace, server)| format!("{namespace}/{server}").parse()).collect();
+        let rules: Result<Vec<PolicyRule>, _> = rules
+            .map(|(namespace, server)| format!("{namespace}/{server}").parse())
+            .collect();
         let controller = Controller::new(ControllerOptions {
             client: self.client(&tuning).await?,
             settings: Settings {

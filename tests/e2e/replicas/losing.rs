@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use azure_emulator::fault::{Fault as AzureFault, Kind, Match as AzureMatch};
 use azure_emulator::journal::Endpoint;
 use controlplane::fault_proxy::{Fault, Match, Rule};
+use serde_json::json;
 
 use super::{Node, SHORT, replica};
 use crate::harness::{REFRESH, Scene, manifest, run, soon};
@@ -57,7 +58,7 @@ fn a_holder_that_is_cut_off_has_stopped_before_another_begins() {
 }
 
 #[test]
-fn whoever_leads_again_believes_nothing_that_it_knew() {
+fn whoever_leads_again_believes_the_status_where_another_has_written() {
     run(async {
         let scene = Scene::with_own_time("again").await?;
         scene.allow_lease().await?;
@@ -90,7 +91,46 @@ fn whoever_leads_again_believes_nothing_that_it_knew() {
 }
 
 #[test]
-fn what_was_created_before_the_term_is_looked_for_before_it_is_minted() {
+fn what_is_known_outlives_the_loss_of_the_lease() {
+    run(async {
+        let scene = Scene::with_own_time("kept").await?;
+        scene.allow_lease().await?;
+        let (contoso, fabrikam) = (
+            scene.registry("contoso").await?,
+            scene.registry("fabrikam").await?,
+        );
+        let objects = scene.objects();
+        let proxy = scene.fault_proxy().await?;
+        let acrcred = replica(&scene, "only", SHORT, Some(&proxy));
+        let acrcred = scene.start_tuned(acrcred).await?;
+        acrcred.is_leader().await?;
+        objects
+            .create_ready(&manifest("acr", &[&contoso, &fabrikam]))
+            .await?;
+        let kept = objects.token("acr", &contoso).await?;
+        let cut = proxy.add(Rule::new(Match::any().on("leases"), Fault::Hang));
+        soon("it stands by", async || match acrcred.leads() {
+            false => Ok(()),
+            true => Err("it leads".into()),
+        })
+        .await?;
+        proxy.remove(cut);
+        acrcred.is_leader().await?;
+        // Without Azure: the token that stays is known.
+        scene.emulator.update(|state| state.registries.clear())?;
+        let shrunk = json!({"spec": {"registries": [{"server": contoso.server}]}});
+        objects.change("acr", shrunk).await?;
+        objects.ready("acr").await?;
+        ensure!(objects.token("acr", &fabrikam).await?.is_none());
+        ensure!(objects.token("acr", &contoso).await? == kept);
+        let exchanges = scene.journal(Endpoint::Exchange).len();
+        ensure!(exchanges == 2, "{exchanges} exchanges");
+        acrcred.stop().await
+    });
+}
+
+#[test]
+fn what_a_predecessor_wrote_and_did_not_report_is_taken_over_with_one_write() {
     run(async {
         let scene = Scene::new("late-news").await?;
         scene.allow_lease().await?;
@@ -111,31 +151,40 @@ fn what_was_created_before_the_term_is_looked_for_before_it_is_minted() {
         let written = async |name: &str| {
             let what = format!("there is a Secret {name}");
             soon(&what, async || match objects.secrets.get_opt(name).await {
-                Ok(Some(_)) => Ok(()),
+                Ok(Some(secret)) => Ok(secret.metadata.uid),
                 other => Err(format!("{other:?}")),
             })
             .await
         };
         objects.create(&manifest("early", &[&contoso])).await?;
-        written("early").await?;
+        let early = written("early").await?;
         after.silence_watches();
         objects.create(&manifest("late", &[&contoso])).await?;
-        written("late").await?;
+        let late = written("late").await?;
         first.kill();
         second.is_leader().await?;
         objects.ready("early").await?;
         after.close_watches();
         objects.ready("late").await?;
+        for (name, uid) in [("early", early), ("late", late)] {
+            let secret = objects.secret(name).await?;
+            ensure!(secret.metadata.uid == uid, "{name} was created anew");
+            let crane = scene.crane(&objects.docker_config(name).await?)?;
+            let image = format!("{}/team/app:v1", contoso.server);
+            crane.pull(&image).await?;
+        }
         let writes = scene.secret_writes().await?;
-        ensure!(writes.values().all(|count| *count == 1), "{writes:?}");
+        ensure!(writes.values().all(|count| *count == 2), "{writes:?}");
         let exchanges = scene.journal(Endpoint::Exchange).len();
         ensure!(
-            exchanges == 1,
-            "{exchanges} exchanges, and one token serves both"
+            exchanges == 2,
+            "{exchanges} exchanges, and each replica needs one token for both"
         );
+        // How the second learns of them: what it creates is there already.
         let conflicts = scene.calls().await?.on("secrets");
         let conflicts = conflicts.matching(|call| call.code == 409);
-        ensure!(conflicts.is_empty(), "{conflicts}");
+        let are_creates = conflicts.count(|call| call.verb == "create") == conflicts.len();
+        ensure!(conflicts.len() == 2 && are_creates, "{conflicts}");
         second.stop().await
     });
 }
