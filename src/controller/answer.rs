@@ -186,7 +186,12 @@ pub(super) fn refused(
         _ if is_refused_by_policy(status, NOT_OWNED) => SecretAnswer::NotOwned(not_owned(object)),
         // The type and what is immutable are judged before the policy. Only with the UID is it known to be ours.
         _ if is_of(&["type", "immutable", "data"]) && !sends_uid => {
-            SecretAnswer::NotOwned(not_owned(object))
+            SecretAnswer::NotOwned(problem(
+                Reason::SecretNotOwned,
+                format!(
+                    "Secret {name} exists, does not belong to this AcrCredential, and cannot be handed over, because it is immutable or not of type kubernetes.io/dockerconfigjson. Create another AcrCredential, with another spec.secret.name."
+                ),
+            ))
         }
         _ if is_of(&["immutable", "data"]) => SecretAnswer::Immutable(problem(
             Reason::SecretImmutable,

@@ -48,10 +48,12 @@ pub(super) struct Registry<'a> {
     pub in_hand: Option<&'a (Issued, Timestamp)>,
 }
 
+/// How long a write waits for mints that are under way: a rotation of several registries is one write.
+pub(super) const GATHER: SignedDuration = SignedDuration::from_secs(2);
 /// Mints for one registry at a time; a spec that changes all the time must not start more.
 const MAX_IN_FLIGHT: usize = 4;
 /// A `ServiceAccount` is read again before a mint unless it was read this recently.
-const ACCOUNT_IS_FRESH: SignedDuration = SignedDuration::from_secs(5);
+const ACCOUNT_IS_FRESH: SignedDuration = SignedDuration::from_secs(1);
 
 // === impl Case ===
 
@@ -148,6 +150,14 @@ impl<'a> Case<'a> {
         self.due()
             .filter_map(|registry| self.mint(registry, identity))
             .collect()
+    }
+
+    /// Until when a write waits for mints that started just now, or are about to.
+    pub fn gathers_until(&self) -> Option<Timestamp> {
+        let starts = !self.mints().is_empty();
+        let since = self.registries.iter().filter_map(Registry::in_flight_since);
+        let latest = since.chain(starts.then_some(self.now)).max()?;
+        Some(saturating_add(latest, GATHER)).filter(|until| *until > self.now)
     }
 
     fn mint(&self, registry: &Registry<'a>, identity: &Identity) -> Option<MintRequest> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
 
-use super::case::{Case, Registry};
+use super::case::{Case, GATHER, Registry};
 use super::entry::{Entry, Issued};
 use super::facts::{Facts, LATE_WRITE, Place};
 use super::secret_call::{SecretCall, SecretVersion};
@@ -51,8 +51,6 @@ struct SecretStep {
     checks_policy: bool,
 }
 
-/// How long a write waits for mints that are under way: a rotation of several registries is one write.
-const GATHER: SignedDuration = SignedDuration::from_secs(2);
 /// How long the status of another replica may be on its way after its write was met.
 const CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 /// How long a write waits for a sealed entry after the first answer about it, where something absent, expired or
@@ -229,7 +227,12 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
         }
         Place::At(version) => {
             let resync_at = case.resync_at(known.checked_at, "resync");
-            if (now < resync_at && !has_failed) || known.is_dirty {
+            // A credential that is about to come is written anyway.
+            let (resync_at, is_minting) = match case.gathers_until() {
+                Some(until) => (resync_at.max(until), true),
+                None => (resync_at, false),
+            };
+            if (now < resync_at && !has_failed) || is_minting || known.is_dirty {
                 return SecretStep {
                     wake_at: Some(resync_at),
                     ..SecretStep::default()

@@ -122,7 +122,7 @@ fn labels_follow_the_spec_within_what_the_operator_allows() {
 }
 
 /// The right to watch Secrets, in the test's namespace alone.
-async fn may_watch_secrets(scene: &Scene) -> anyhow::Result<()> {
+pub async fn may_watch_secrets(scene: &Scene) -> anyhow::Result<()> {
     let role = config("watch-secrets/role.yaml");
     scene.control_plane.apply(role).await?;
     let (namespace, name) = CONTROLLER;

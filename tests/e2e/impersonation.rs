@@ -29,7 +29,7 @@ async fn calls_since(scene: &Scene, begin: Timestamp) -> Result<Vec<String>> {
     let mut texts: Vec<String> = calls
         .iter()
         .filter(|call| !matches!(call.verb.as_str(), "watch" | "list") && call.resource != "events")
-        // Looks at the Secret: the sweep's, which time that is turned brings along.
+        // Verifications of the Secret, which time that is moved brings along.
         .filter(|call| call.resource != "secrets" || call.is_write())
         .map(|call| {
             let resource = match &*call.subresource {
@@ -95,7 +95,7 @@ fn an_object_is_minted_for_as_the_service_account_it_names() {
                 "create serviceaccounts/token",
                 "get serviceaccounts",
                 "patch acrcredentials/status",
-                "patch secrets"
+                "update secrets"
             ]
         );
         // The positive control: without an identity of its own, the same object gets nothing.
@@ -185,7 +185,8 @@ fn a_client_id_that_is_taken_away_takes_the_credential_along_at_the_next_mint() 
             .await?;
         let before = scene.upstream_calls();
         puller.annotate(CLIENT_ID, None).await?;
-        // Another registry: a mint, long before the sweep.
+        // Another registry: a mint, long before the resync. A ServiceAccount that was read in this second is not read again.
+        scene.advance(SignedDuration::from_secs(2));
         objects
             .change(
                 "acr",

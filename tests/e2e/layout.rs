@@ -86,6 +86,6 @@ fn no_file_grows_beyond_reading() {
         .chain(sources(&root.join("tests")))
     {
         let lines = fs::read_to_string(&path).expect("a file").lines().count();
-        assert!(lines <= 420, "{}: {lines} lines", path.display());
+        assert!(lines <= 600, "{}: {lines} lines", path.display());
     }
 }

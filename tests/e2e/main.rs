@@ -34,6 +34,8 @@ mod refreshing;
 mod registries;
 mod replicas;
 mod repositories;
+mod restarts;
+mod resync;
 mod rights;
 mod rotation;
 mod schema;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, ensure};
 use azure_emulator::journal::Endpoint;
 use jiff::SignedDuration;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, ListParams};
 
 use crate::changes::Changes;
 use crate::harness::{Scene, condition, manifest, run, soon};
@@ -62,8 +64,8 @@ fn a_first_credential_costs_two_calls_and_a_rotation_two_writes_that_change_some
         let scene = Scene::with_own_time("two-writes").await?;
         let contoso = scene.registry("contoso").await?;
         let objects = scene.objects();
-        let names: Vec<String> = (0..6).map(|number| format!("acr-{number}")).collect();
-        let (before, after) = names.split_at(3);
+        let names: Vec<String> = (0..24).map(|number| format!("acr-{number}")).collect();
+        let (before, after) = names.split_at(20);
         // Those that were there before acrcred cost no more than those that come later.
         for name in before {
             objects.create(&manifest(name, &[&contoso])).await?;
@@ -75,6 +77,9 @@ fn a_first_credential_costs_two_calls_and_a_rotation_two_writes_that_change_some
         for name in &names {
             objects.ready(name).await?;
         }
+        let events: Api<Event> = Api::namespaced(scene.control_plane.admin(), &scene.namespace);
+        let events = events.list(&ListParams::default()).await?.items;
+        ensure!(events.is_empty(), "success is no event: {events:?}");
         let calls = scene.calls().await?;
         let asked = calls.count(|call| !["list", "watch"].contains(&&*call.verb));
         ensure!(asked == 2 * names.len(), "{calls}");

@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, Config};
 use serde::Deserialize;
 
-pub use self::calls::{Call, Calls, READING_MANAGER};
+pub use self::calls::{Call, Calls};
 use crate::eventually;
 
 const MARKER_WITHIN: Duration = Duration::from_secs(10);
@@ -204,17 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_counts_once_and_an_empty_patch_is_no_write() {
+    fn a_watch_counts_once_and_a_dry_run_is_no_write() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let mut journal = Journal::default();
         let whole = [
             line("1", "ResponseStarted", "watch", ""),
-            line(
-                "2",
-                "ResponseComplete",
-                "patch",
-                "?&fieldManager=acrcred-read",
-            ),
+            line("2", "ResponseComplete", "update", "?dryRun=All"),
             line(
                 "3",
                 "ResponseComplete",

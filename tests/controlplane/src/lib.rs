@@ -22,7 +22,7 @@ pub mod supervisor;
 mod tools;
 mod wait;
 
-pub use audit::{Audit, Call, Calls, READING_MANAGER};
+pub use audit::{Audit, Call, Calls};
 pub use control_plane::{ControlPlane, Options};
 pub use kubeconfig::client_config;
 pub use manifests::{Manifests, apply};

@@ -46,7 +46,7 @@ async fn a_control_plane_is_real_and_leaves_nothing_behind() -> Result<()> {
     the_issuer_ends_with_a_slash(&plane).await?;
     the_published_keys_need_no_administrator(&plane).await?;
     an_account_without_rights_gets_403_and_the_audit_log_shows_it(&plane).await?;
-    reads_by_empty_patch_are_told_from_writes(&plane).await?;
+    dry_runs_are_told_from_writes(&plane).await?;
     counts_are_exact_right_after_a_burst(&plane).await?;
     a_kubeconfig_of_a_service_account_acts_in_its_name(&plane, folder.path()).await?;
     the_owned_are_collected_with_their_owner(&plane).await?;
@@ -136,7 +136,7 @@ async fn an_account_without_rights_gets_403_and_the_audit_log_shows_it(
     Ok(())
 }
 
-async fn reads_by_empty_patch_are_told_from_writes(plane: &ControlPlane) -> Result<()> {
+async fn dry_runs_are_told_from_writes(plane: &ControlPlane) -> Result<()> {
     let namespace = plane.create_namespace("patches").await?;
     let objects: Api<ConfigMap> = Api::namespaced(plane.admin(), &namespace);
     let object: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "a"}}))?;
@@ -149,12 +149,12 @@ async fn reads_by_empty_patch_are_told_from_writes(plane: &ControlPlane) -> Resu
             &object,
         )
         .await?;
-    let reading = PatchParams {
-        field_manager: Some("acrcred-read".into()),
+    let dry_run = PatchParams {
+        dry_run: true,
         ..PatchParams::default()
     };
     objects
-        .patch("a", &reading, &Patch::Merge(json!({})))
+        .patch("a", &dry_run, &Patch::Merge(json!({})))
         .await?;
     let calls = plane
         .audit()

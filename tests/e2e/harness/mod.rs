@@ -32,7 +32,7 @@ pub use program::{Program, acrcred, refuses};
 pub use puller::Puller;
 pub use replicas::{LEASE, REFRESH};
 pub use scanner::Scanner;
-pub use scene::{CONTROLLER, Scene, TestRegistry};
+pub use scene::{CONTROLLER, Scene, TestRegistry, is_policy_check};
 
 /// How long anything may take that takes a moment.
 pub const SOON: Duration = Duration::from_secs(20);

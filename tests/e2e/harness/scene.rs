@@ -223,7 +223,7 @@ impl Scene {
 }
 
 /// A dry run that the policy refuses, or would have.
-fn is_policy_check(call: &controlplane::Call) -> bool {
+pub fn is_policy_check(call: &controlplane::Call) -> bool {
     let is_put = call.verb == "update" && call.code == 403;
     call.resource == "secrets" && call.dry_run && (call.verb == "create" || is_put)
 }

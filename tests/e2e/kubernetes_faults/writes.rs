@@ -18,8 +18,8 @@ fn creations() -> Match {
     Match::of(Verb::Create).on("secrets")
 }
 
-fn applications() -> Match {
-    Match::of(Verb::Patch).on("secrets").by("acrcred")
+fn replacements() -> Match {
+    Match::of(Verb::Update).on("secrets")
 }
 
 fn statuses() -> Match {
@@ -102,7 +102,7 @@ async fn done_once((fault, times): (Fault, usize)) -> Result<()> {
     for rule in rules {
         proxy.remove(rule);
     }
-    let rules = [fail(applications()), fail(statuses())];
+    let rules = [fail(replacements()), fail(statuses())];
     let token = objects.token("acr", contoso).await?;
     behind.scene.advance(REFRESH);
     behind
@@ -117,10 +117,10 @@ async fn done_once((fault, times): (Fault, usize)) -> Result<()> {
     );
     let uid = objects.secret("acr").await?.metadata.uid;
     ensure!(uid == secrets[0].metadata.uid, "{name}: another Secret");
-    let granted = behind.granted("patch").await?;
+    let granted = behind.granted("update").await?;
     ensure!(
         granted == 1 && behind.exchanges() == 2,
-        "{name}: {granted} applies, {} mints",
+        "{name}: {granted} PUTs, {} mints",
         behind.exchanges()
     );
     Ok(())
@@ -197,7 +197,7 @@ fn a_status_that_is_lost_or_forged_is_put_right_with_one_write() {
         let right = object.status.context("a status")?;
         let far = "2099-01-01T00:00:00Z";
         let forged = json!({"status": {
-            "secretName": "victim", "expiresAt": far, "refreshAt": far,
+            "secret": {"name": "victim", "uid": "x", "resourceVersion": "1"}, "expiresAt": far, "refreshAt": far,
             "conditions": [{
                 "type": "Ready", "status": "False", "reason": "Forged", "message": "",
                 "lastTransitionTime": far,

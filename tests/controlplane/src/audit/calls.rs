@@ -4,9 +4,6 @@ use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 
-/// The field manager under which an empty patch serves as a read; such a call is no write.
-pub const READING_MANAGER: &str = "acrcred-read";
-
 /// One request to the API server. Fields that do not apply are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -39,14 +36,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// Whether it asked for a change (granted or not): a create, update, patch or delete that is neither a dry run nor a patch that
-    /// serves as a read. A token request counts: its verb is `create`.
+    /// Whether it asked for a change (granted or not): a create, update, patch or delete that is no dry run.
+    /// A token request counts: its verb is `create`.
     pub fn is_write(&self) -> bool {
         let changes = matches!(
             self.verb.as_str(),
             "create" | "update" | "patch" | "delete" | "deletecollection"
         );
-        changes && !self.dry_run && self.field_manager != READING_MANAGER
+        changes && !self.dry_run
     }
 
     /// Whether it was refused with 403.

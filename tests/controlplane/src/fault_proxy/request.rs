@@ -36,6 +36,8 @@ pub struct Seen {
     pub name: String,
     /// The field manager; else empty.
     pub field_manager: String,
+    /// Whether it asks for no effect.
+    pub dry_run: bool,
     /// When it came.
     pub at: Instant,
 }
@@ -75,6 +77,7 @@ impl Seen {
             name: part(1),
             subresource: part(2),
             field_manager: parameter("fieldManager").unwrap_or_default(),
+            dry_run: parameter("dryRun").is_some(),
             at: Instant::now(),
         }
     }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::request::{Seen, Verb};
-use crate::READING_MANAGER;
 
 /// Which requests a rule is about; what is not narrowed matches all.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +79,7 @@ impl Match {
         Self::default()
     }
 
-    /// Requests that ask for a change, unlike an empty patch that serves as a read.
+    /// Requests that ask for a change, unlike dry runs.
     pub fn writes() -> Self {
         Self {
             writes: true,
@@ -88,7 +87,7 @@ impl Match {
         }
     }
 
-    /// Those that do this.
+    /// Those that do this, but for dry runs.
     pub fn of(verb: Verb) -> Self {
         Self {
             verb: Some(verb),
@@ -120,9 +119,9 @@ impl Match {
 
     /// Whether a request is one of those.
     pub fn fits(&self, seen: &Seen) -> bool {
-        let changes = !matches!(seen.verb, Verb::Get | Verb::List | Verb::Watch)
-            && seen.field_manager != READING_MANAGER;
-        self.verb.is_none_or(|verb| verb == seen.verb)
+        let changes = !matches!(seen.verb, Verb::Get | Verb::List | Verb::Watch) && !seen.dry_run;
+        self.verb
+            .is_none_or(|verb| verb == seen.verb && !seen.dry_run)
             && self
                 .resource
                 .as_ref()
@@ -240,12 +239,10 @@ mod tests {
             &Method::POST,
             &"/api/v1/namespaces/a/secrets".parse().unwrap(),
         );
-        let read = "/api/v1/namespaces/a/secrets/x?fieldManager=acrcred-read"
-            .parse()
-            .unwrap();
+        let dry_run = "/api/v1/namespaces/a/secrets/x?dryRun=All".parse().unwrap();
         assert!(
-            rules.fault(&Seen::of(&Method::PATCH, &read)).is_none(),
-            "a read"
+            rules.fault(&Seen::of(&Method::PUT, &dry_run)).is_none(),
+            "a dry run"
         );
         let hits: Vec<bool> = (0..4).map(|_| rules.fault(&write).is_some()).collect();
         assert_eq!((hits, rules.hits(id)), (vec![false, true, true, false], 2));
