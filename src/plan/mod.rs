@@ -4,6 +4,7 @@
 //! of them, [`step`] decides what to do now: mints to start, at most one call to the API server, and when to decide
 //! again. It is total: a failure is a fact like any other.
 
+mod answers;
 mod backoff;
 mod case;
 mod entitlement;

@@ -79,11 +79,12 @@ async fn done_once((fault, times): (Fault, usize)) -> Result<()> {
         ..
     } = &behind;
     let fail = |matching| proxy.add(Rule::new(matching, fault.clone()).times(times));
-    // Of a status that was written, the watch tells: that it was is then known.
+    // The watch reports a status that was written, and a dry run finds a Secret that was.
     let told = matches!(fault, Fault::AnswerAfterCommit(_) | Fault::DropAfter);
-    let met = |[secret, status]: [usize; 2]| {
-        secret == times && (status == times || told && (1..times).contains(&status))
-    };
+    let is_enough = |hits: usize| hits == times || told && (1..times).contains(&hits);
+    let met = |[secret, status]: [usize; 2]| is_enough(secret) && is_enough(status);
+    // What a lost answer said is not known: the version is found, and written again so that no late write can win.
+    let repeated = if told { times } else { 0 };
 
     let rules = [fail(creations()), fail(statuses())];
     objects.create(&manifest("acr", &[contoso])).await?;
@@ -119,7 +120,7 @@ async fn done_once((fault, times): (Fault, usize)) -> Result<()> {
     ensure!(uid == secrets[0].metadata.uid, "{name}: another Secret");
     let granted = behind.granted("update").await?;
     ensure!(
-        granted == 1 && behind.exchanges() == 2,
+        (1..=1 + repeated).contains(&granted) && behind.exchanges() == 2,
         "{name}: {granted} PUTs, {} mints",
         behind.exchanges()
     );
@@ -150,7 +151,7 @@ fn a_write_that_is_turned_down_is_tried_again() {
 }
 
 #[test]
-fn a_write_whose_answer_is_lost_is_not_made_again() {
+fn a_write_whose_answer_is_lost_costs_no_second_credential() {
     all_done_once(vec![
         (Fault::AnswerAfterCommit(504), 1),
         (Fault::AnswerAfterCommit(504), 2),
