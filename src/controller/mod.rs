@@ -91,7 +91,7 @@ pub struct Controller {
     policy: PolicyRequests,
     facts: Mutex<Arc<ClusterFacts>>,
     /// When the own token was last read.
-    own_read_at: Mutex<Option<Instant>>,
+    own_read_at: tokio::sync::Mutex<Option<Instant>>,
     /// When each value of the refresh annotation was first seen lately.
     refreshes: Mutex<HashMap<String, Timestamp>>,
 }
@@ -128,7 +128,7 @@ impl Controller {
             tasks: TaskTracker::new(),
             policy: PolicyRequests::default(),
             facts: Mutex::new(Arc::new(facts)),
-            own_read_at: Mutex::default(),
+            own_read_at: tokio::sync::Mutex::default(),
             refreshes: Mutex::default(),
             term: Mutex::default(),
             lease,
@@ -161,25 +161,16 @@ impl Controller {
 
     /// What is known of the cluster, with the own token as it is now.
     async fn cluster_facts(&self) -> Arc<ClusterFacts> {
-        if let Some(assertion) = &self.assertion
-            && self.own_token_is_old()
-        {
-            let own = assertion.claims().await;
-            self.learn(|facts| facts.own = own);
+        if let Some(assertion) = &self.assertion {
+            // Held while the file is read: no reconcile goes on without its content.
+            let mut read_at = self.own_read_at.lock().await;
+            if read_at.is_none_or(|at| at.elapsed() > OWN_TOKEN_IS_FRESH) {
+                let own = assertion.claims().await;
+                self.learn(|facts| facts.own = own);
+                *read_at = Some(Instant::now());
+            }
         }
         self.known_cluster()
-    }
-
-    fn own_token_is_old(&self) -> bool {
-        let mut read_at = self
-            .own_read_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let is_old = read_at.is_none_or(|at| at.elapsed() > OWN_TOKEN_IS_FRESH);
-        if is_old {
-            *read_at = Some(Instant::now());
-        }
-        is_old
     }
 
     fn known_cluster(&self) -> Arc<ClusterFacts> {

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::backoff::Backoff;
 use super::entry::{Entry, Issued};
-use super::facts::{Facts, LATE_WRITE, Place, REPAIRS, SecretFailure};
+use super::facts::{Facts, LATE_WRITE, Place, SecretFailure};
 use super::problem::Problem;
 use super::secret_call::{SecretAnswer, SecretCall, SecretVersion};
 use crate::credential::Digest;
@@ -21,6 +21,7 @@ impl Facts {
     /// the version that acrcred wrote, or an older one.
     pub fn secret_changed(&mut self, version: Option<&str>, by: Option<String>) -> bool {
         let Place::At(known) = &self.secret.place else {
+            self.secret.changed_by = by.or(self.secret.changed_by.take());
             return false;
         };
         let reported = version.map(|version| version.parse::<u64>().unwrap_or(u64::MAX));
@@ -200,9 +201,7 @@ impl Facts {
                 .as_ref()
                 .is_some_and(|written| *written != version)
         {
-            secret.repairs.push(now);
-            let excess = secret.repairs.len().saturating_sub(REPAIRS);
-            secret.repairs.drain(..excess);
+            secret.repaired(self.cluster.resync_interval, now);
         }
         secret.place = Place::At(version.clone());
         secret.written = Some(version);

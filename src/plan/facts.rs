@@ -79,6 +79,8 @@ pub struct SecretFacts {
     pub(super) last_failure: Option<SecretFailure>,
     /// The last repairs of what another client changed, at most [`REPAIRS`].
     pub(super) repairs: Vec<Timestamp>,
+    /// When the last repair was made in a conflict with another client.
+    pub(super) contested_at: Option<Timestamp>,
     /// The client that changed it last, where that is known.
     pub(super) changed_by: Option<String>,
     /// Since when a write waits for sealed entries while something absent, expired or forbidden waits.
@@ -123,14 +125,22 @@ pub(super) const MAX_REGISTRIES: usize = 64;
 // === impl SecretFacts ===
 
 impl SecretFacts {
-    /// Whether another client changes the Secret again and again.
+    /// Whether another client changes the Secret again and again: it did, and has not stopped for two resyncs.
     pub(super) fn is_contested(&self, resync_interval: SignedDuration, now: Timestamp) -> bool {
-        let (Some(first), Some(last)) = (self.repairs.first(), self.repairs.last()) else {
-            return false;
-        };
-        self.repairs.len() >= REPAIRS
-            && last.duration_since(*first) < SignedDuration::from_mins(1)
-            && now.duration_since(*last) < resync_interval + resync_interval
+        self.contested_at
+            .is_some_and(|at| now.duration_since(at) < resync_interval + resync_interval)
+    }
+
+    /// Takes note of a repair.
+    pub(super) fn repaired(&mut self, resync_interval: SignedDuration, now: Timestamp) {
+        self.repairs.push(now);
+        let excess = self.repairs.len().saturating_sub(REPAIRS);
+        self.repairs.drain(..excess);
+        let is_quick = self.repairs.len() == REPAIRS
+            && now.duration_since(self.repairs[0]) < SignedDuration::from_mins(1);
+        if is_quick || self.is_contested(resync_interval, now) {
+            self.contested_at = Some(now);
+        }
     }
 }
 
@@ -222,7 +232,11 @@ impl Facts {
         secret.conflict_at.as_mut().map(clamp);
         secret.waiting_since.as_mut().map(clamp);
         secret.unconfirmed_at.as_mut().map(clamp);
-        secret.repairs.iter_mut().for_each(clamp);
+        secret
+            .repairs
+            .iter_mut()
+            .chain(&mut secret.contested_at)
+            .for_each(clamp);
         self.status_failure
             .take_if(|failure| failure.is_of_the_future(now));
         if let Some(account) = &mut self.account {
@@ -274,6 +288,7 @@ impl Facts {
             unconfirmed_at: before.unconfirmed_at,
             latest: before.latest,
             repairs: before.repairs,
+            contested_at: before.contested_at,
             is_owner_refused: before.is_owner_refused,
             ..SecretFacts::default()
         };

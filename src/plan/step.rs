@@ -204,6 +204,13 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
             wake_at: Some(conflict_ends),
             ..SecretStep::default()
         },
+        // Another client that writes all the time must not cost a request each time.
+        Place::Unknown { .. } if !has_failed && repair_at(case).is_some_and(|at| at > now) => {
+            SecretStep {
+                wake_at: repair_at(case),
+                ..SecretStep::default()
+            }
+        }
         Place::Unknown { uid } if is_wanted || has_failed => {
             after_policy_check(case, true, || find(uid.clone()))
         }
@@ -388,7 +395,10 @@ fn status_step(
     is_writing: bool,
 ) -> (Option<StatusWrite>, Option<Timestamp>) {
     let (facts, now) = (case.facts, case.now);
-    if !status::is_news(facts, &desired) {
+    // In a namespace that is going there is no status to write.
+    let failure = facts.secret.failure.as_ref();
+    let is_going = failure.is_some_and(|failure| failure.holds_mints && failure.problem.is_none());
+    if is_going || !status::is_news(facts, &desired) {
         return (None, None);
     }
     if let Some(failure) = &facts.status_failure {

@@ -4,6 +4,7 @@ mod admission;
 mod api_server;
 mod basics;
 mod clock;
+mod events;
 mod failures;
 mod fresh;
 mod identity;
