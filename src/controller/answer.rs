@@ -165,10 +165,10 @@ pub(super) fn stored(object: &AcrCredential, metadata: &ObjectMeta) -> SecretAns
 pub(super) fn refused(
     object: &AcrCredential,
     call: &SecretCall,
-    failure: ApiFailure,
+    failure: &ApiFailure,
 ) -> SecretAnswer {
-    let ApiFailure::Refused(status) = &failure else {
-        return failed(object, &failure);
+    let ApiFailure::Refused(status) = failure else {
+        return failed(object, failure);
     };
     let name = object.secret_name();
     let sends_uid = call.secret().metadata.uid.is_some();
@@ -214,7 +214,7 @@ pub(super) fn refused(
             ),
             retry_after: failure.retry_after(),
         },
-        _ => failed(object, &failure),
+        _ => failed(object, failure),
     }
 }
 

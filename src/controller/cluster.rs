@@ -176,7 +176,7 @@ impl Cluster {
         };
         match result {
             Ok(secret) => answer::stored(object, &secret.metadata),
-            Err(failure) => answer::refused(object, call, failure),
+            Err(failure) => answer::refused(object, call, &failure),
         }
     }
 

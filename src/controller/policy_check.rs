@@ -155,7 +155,7 @@ impl Controller {
         }
         match (check.state, check.obstacle) {
             (PolicyState::InForce, None) => {
-                tracing::info!("the admission policy for Secrets is in force")
+                tracing::info!("the admission policy for Secrets is in force");
             }
             (PolicyState::Missing, _) => tracing::error!(
                 "the admission policy for Secrets is not in force, so acrcred writes no Secret; install it with the chart value policies.install=true"

@@ -225,16 +225,15 @@ impl Controller {
                 .with(key, uid, |facts| facts.status_failed(floor, now));
             return false;
         }
-        match write.event {
-            Some(event) => {
-                tracing::warn!(
-                    reason = event.reason,
-                    detail = event.message,
-                    "AcrCredential has a problem"
-                );
-                self.cluster.publish(object, &event, now).await;
-            }
-            None => tracing::info!("status written"),
+        if let Some(event) = write.event {
+            tracing::warn!(
+                reason = event.reason,
+                detail = event.message,
+                "AcrCredential has a problem"
+            );
+            self.cluster.publish(object, &event, now).await;
+        } else {
+            tracing::info!("status written");
         }
         true
     }

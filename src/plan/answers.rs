@@ -76,24 +76,7 @@ impl Facts {
                 }
             }
             SecretAnswer::Missing => self.secret_is_gone(now),
-            SecretAnswer::Conflict => match call {
-                SecretCall::Find { uid: Some(_), .. } => {
-                    self.secret.place = Place::Unknown { uid: None };
-                    self.secret.is_dirty = true;
-                }
-                SecretCall::Create(_) => {
-                    self.secret.place = Place::Unknown { uid: None };
-                    self.secret.is_dirty = true;
-                    self.secret.conflict_at = Some(now);
-                }
-                SecretCall::Find { uid: None, .. } => {
-                    self.fail_secret(Backoff::retryable, SignedDuration::ZERO, None, false, now);
-                }
-                SecretCall::Replace(..) | SecretCall::Verify(_) => {
-                    self.lose_track();
-                    self.secret.conflict_at = Some(now);
-                }
-            },
+            SecretAnswer::Conflict => self.secret_conflicts(&call, now),
             SecretAnswer::NotOwned(problem) => {
                 self.secret.place = Place::Unknown { uid: None };
                 self.secret.written = None;
@@ -135,18 +118,46 @@ impl Facts {
                 problem,
                 retry_after,
             } => {
-                if let Some(write) = call.write() {
-                    self.secret.unconfirmed_at = Some(now);
-                    for (server, issued) in &write.entries {
-                        let known = self.registries.entry(server.clone()).or_default();
-                        known.unconfirmed = Some(issued.clone());
-                    }
-                    if let SecretCall::Create(_) = &call {
-                        self.secret.place = Place::Unknown { uid: None };
-                    }
-                }
+                self.outcome_is_unknown(&call, now);
                 self.fail_secret(Backoff::retryable, retry_after, Some(problem), false, now);
             }
+        }
+    }
+
+    /// The Secret is there, and not in the version that was sent.
+    fn secret_conflicts(&mut self, call: &SecretCall, now: Timestamp) {
+        match call {
+            SecretCall::Find { uid: Some(_), .. } => {
+                self.secret.place = Place::Unknown { uid: None };
+                self.secret.is_dirty = true;
+            }
+            SecretCall::Create(_) => {
+                self.secret.place = Place::Unknown { uid: None };
+                self.secret.is_dirty = true;
+                self.secret.conflict_at = Some(now);
+            }
+            SecretCall::Find { uid: None, .. } => {
+                self.fail_secret(Backoff::retryable, SignedDuration::ZERO, None, false, now);
+            }
+            SecretCall::Replace(..) | SecretCall::Verify(_) => {
+                self.lose_track();
+                self.secret.conflict_at = Some(now);
+            }
+        }
+    }
+
+    /// A write may have had effect, or may have it yet.
+    fn outcome_is_unknown(&mut self, call: &SecretCall, now: Timestamp) {
+        let Some(write) = call.write() else {
+            return;
+        };
+        self.secret.unconfirmed_at = Some(now);
+        for (server, issued) in &write.entries {
+            let known = self.registries.entry(server.clone()).or_default();
+            known.unconfirmed = Some(issued.clone());
+        }
+        if let SecretCall::Create(_) = call {
+            self.secret.place = Place::Unknown { uid: None };
         }
     }
 

@@ -376,13 +376,14 @@ fn foremost_problem<'a>(
 fn issued(facts: &Facts, now: Timestamp) -> Problem {
     let object = &facts.object;
     let name = object.secret_name();
-    let (reason, mut message) = if object.spec.suspend {
-        let message = "Suspended (spec.suspend): credentials are not refreshed. They work until status.expiresAt.";
-        (Reason::Suspended, message.to_owned())
+    let (reason, first) = if object.spec.suspend {
+        let first = "Suspended (spec.suspend): credentials are not refreshed. They work until status.expiresAt.";
+        (Reason::Suspended, first.to_owned())
     } else {
-        let message = format!("Secret {name} holds a live credential for every registry.");
-        (Reason::Issued, message)
+        let first = format!("Secret {name} holds a live credential for every registry.");
+        (Reason::Issued, first)
     };
+    let mut sentences = vec![first];
     let prefixes = &facts.settings.secret_metadata_prefixes;
     let metadata = AllowedMetadata::of(object.spec.secret.as_ref(), prefixes);
     for (keys, why) in [
@@ -397,18 +398,14 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
     ] {
         if !keys.is_empty() {
             let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
-            message.push_str(&format!(" Left out, because {why}: {}.", keys.join(", ")));
+            sentences.push(format!("Left out, because {why}: {}.", keys.join(", ")));
         }
     }
     if object.annotations().contains_key(REFRESH_ANNOTATION) && object.refresh_request().is_none() {
-        message.push_str(
-            " The annotation acrcred.dev/refresh has no effect: its value must be 1 to 64 letters, digits and . _ : + -",
-        );
+        sentences.push("The annotation acrcred.dev/refresh has no effect: its value must be 1 to 64 letters, digits and . _ : + -".to_owned());
     }
     if facts.secret.is_owner_refused && matches!(facts.secret.place, Place::At(_)) {
-        message.push_str(
-            " The API server does not accept an owner reference from acrcred, so the Secret outlives this object.",
-        );
+        sentences.push("The API server does not accept an owner reference from acrcred, so the Secret outlives this object.".to_owned());
     }
     if facts
         .secret
@@ -416,10 +413,11 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
     {
         let by = facts.secret.changed_by.as_deref().map(shortened);
         let by = by.map(|by| format!(" (last: {by})")).unwrap_or_default();
-        message.push_str(&format!(
-            " Another client changes this Secret again and again{by}."
+        sentences.push(format!(
+            "Another client changes this Secret again and again{by}."
         ));
     }
+    let mut message = sentences.join(" ");
     // After a restart, what the Secret's metadata is like is known from what was said of it.
     let before = object.status.iter().flat_map(|status| &status.conditions);
     let mut before = before.filter(|c| c.status == "True" && c.reason == reason.as_str());

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use azure_emulator::journal::{Endpoint, Entry};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::changes::Changes;
 use crate::harness::{Puller, Scene, Tuning, manifest, run, soon};
 
 const CLIENT_ID: &str = "azure.workload.identity/client-id";
@@ -29,7 +30,6 @@ async fn calls_since(scene: &Scene, begin: Timestamp) -> Result<Vec<String>> {
     let mut texts: Vec<String> = calls
         .iter()
         .filter(|call| !matches!(call.verb.as_str(), "watch" | "list") && call.resource != "events")
-        // Verifications of the Secret, which time that is moved brings along.
         .filter(|call| call.resource != "secrets" || call.is_write())
         .map(|call| {
             let resource = match &*call.subresource {
@@ -40,6 +40,11 @@ async fn calls_since(scene: &Scene, begin: Timestamp) -> Result<Vec<String>> {
         })
         .collect();
     texts.sort();
+    // The regular write of what is there already: time that is turned brings it along.
+    let update = "update secrets";
+    let updates = texts.iter().filter(|text| *text == update).count();
+    texts.retain(|text| text != update);
+    texts.extend((updates > 0).then(|| update.to_owned()));
     Ok(texts)
 }
 
@@ -76,6 +81,7 @@ fn an_object_is_minted_for_as_the_service_account_it_names() {
         );
 
         let begin = Timestamp::now();
+        let changes = Changes::from_now(&scene).await?;
         let token = objects.token("acr", &contoso).await?.context("a token")?;
         scene.advance(SignedDuration::from_mins(95));
         objects.another_token("acr", &contoso, &token).await?;
@@ -98,6 +104,8 @@ fn an_object_is_minted_for_as_the_service_account_it_names() {
                 "update secrets"
             ]
         );
+        assert_eq!(changes.of_secrets().await?["acr"], 1);
+        assert_eq!(changes.of_objects().await?["acr"], 1);
         // The positive control: without an identity of its own, the same object gets nothing.
         objects.create(&manifest("own", &[&contoso])).await?;
         objects

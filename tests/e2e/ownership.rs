@@ -23,7 +23,7 @@ const REFRESH: SignedDuration = SignedDuration::from_mins(95);
 
 static GUARDED: OnceCell<&ControlPlane> = OnceCell::const_new();
 
-/// A control plane on which whoever changes owner references needs the right to delete, which acrcred lacks. OpenShift
+/// A control plane on which whoever changes owner references needs the right to delete, which acrcred lacks. `OpenShift`
 /// has this plugin on.
 pub async fn guarded() -> Result<&'static ControlPlane> {
     let started =

@@ -111,9 +111,9 @@ async fn a_restored_backup(is_guarded: bool) -> Result<()> {
     );
     belongs_to(&objects, "acr", &object, is_guarded).await?;
     pulls(&scene, &objects, "acr", &contoso).await?;
-    let changed = changes.of_secrets().await?;
+    let counts = changes.of_secrets().await?;
     // The restore, and one write, which changes nothing where even the token is the same.
-    ensure!(changed["acr"] <= 2, "{changed:?}");
+    ensure!(counts["acr"] <= 2, "{counts:?}");
     Ok(())
 }
 

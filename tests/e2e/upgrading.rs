@@ -33,7 +33,7 @@ fn hash(parts: &[&str]) -> String {
         hasher.update(part.as_bytes());
     }
     let digits = hasher.finalize().into_iter().take(16);
-    digits.map(|byte| format!("{byte:02x}")).collect()
+    digits.fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 impl Left<'_> {

@@ -52,11 +52,11 @@ impl ApiServer {
                 self.stored()
             }
             (None, _) => SecretAnswer::Missing,
-            (Some(stored), _) => self.put(stored.clone(), sent, call.write().is_some()),
+            (Some(stored), _) => self.put(&stored.clone(), sent, call.write().is_some()),
         }
     }
 
-    fn put(&mut self, stored: Secret, mut sent: Secret, is_write: bool) -> SecretAnswer {
+    fn put(&mut self, stored: &Secret, mut sent: Secret, is_write: bool) -> SecretAnswer {
         let (old, new) = (&stored.metadata, &sent.metadata);
         let differs =
             |sent: &Option<String>, stored: &Option<String>| sent.is_some() && sent != stored;
@@ -83,7 +83,7 @@ impl ApiServer {
                 needs_action: true,
             });
         }
-        if annotation(&stored, OWNER_ANNOTATION) != annotation(&sent, OWNER_ANNOTATION) {
+        if annotation(stored, OWNER_ANNOTATION) != annotation(&sent, OWNER_ANNOTATION) {
             return SecretAnswer::NotOwned(not_owned());
         }
         if !is_write {
@@ -97,7 +97,7 @@ impl ApiServer {
         sent.metadata
             .deletion_timestamp
             .clone_from(&old.deletion_timestamp);
-        if sent != stored {
+        if sent != *stored {
             sent.metadata.resource_version = Some(self.next_version());
         }
         self.secret = Some(sent);

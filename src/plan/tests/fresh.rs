@@ -273,8 +273,8 @@ fn another_identity_is_minted_for_at_once_and_nothing_else_is() {
         (
             |w| {
                 own(w, |own| {
-                    own.subject.name = "system:serviceaccount:a:b".into()
-                })
+                    own.subject.name = "system:serviceaccount:a:b".into();
+                });
             },
             true,
         ),

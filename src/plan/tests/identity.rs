@@ -17,10 +17,15 @@ fn facts() -> ServiceAccountFacts {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the world takes an answer or none"
+)]
 fn found(facts: ServiceAccountFacts) -> Option<ServiceAccountState> {
     Some(ServiceAccountState::Found(Box::new(facts)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the spec has it")]
 fn puller() -> Option<ServiceAccountIdentity> {
     Some(ServiceAccountIdentity {
         service_account_name: "puller".into(),

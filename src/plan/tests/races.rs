@@ -260,7 +260,7 @@ fn timed_out(has_secret: bool) -> (World, SecretCall) {
 fn remove_contoso(world: &mut World) {
     world.edit(|spec| {
         spec.registries
-            .retain(|registry| registry.server == FABRIKAM)
+            .retain(|registry| registry.server == FABRIKAM);
     });
 }
 

@@ -7,25 +7,25 @@ type Tamper = fn(&mut Secret);
 const EDITS: [(&str, Tamper); 8] = [
     ("another password", |secret| {
         edited(secret, |config| {
-            config["auths"][CONTOSO]["password"] = "tampered".into()
+            config["auths"][CONTOSO]["password"] = "tampered".into();
         });
     }),
     ("another user", |secret| {
         edited(secret, |config| {
-            config["auths"][CONTOSO]["username"] = "x".into()
+            config["auths"][CONTOSO]["username"] = "x".into();
         });
     }),
     ("another host", |secret| {
         edited(secret, |config| {
-            config["auths"]["example.com"] = json!({"auth": "dTpw"})
+            config["auths"]["example.com"] = json!({"auth": "dTpw"});
         });
     }),
     ("a program", |secret| {
-        edited(secret, |config| config["credsStore"] = "evil".into())
+        edited(secret, |config| config["credsStore"] = "evil".into());
     }),
     ("no entry", |secret| {
         edited(secret, |config| {
-            drop(config["auths"].as_object_mut().unwrap().remove(CONTOSO))
+            drop(config["auths"].as_object_mut().unwrap().remove(CONTOSO));
         });
     }),
     ("garbage", |secret| set_payload(secret, "\u{0}\u{1}")),

@@ -392,7 +392,7 @@ impl World {
             assert!(is_soon, "wakes at {wake_at:?}, now is {}", self.now);
         }
         if let Some(status) = &self.facts.object.status {
-            self.check_status(status);
+            Self::check_status(status);
         }
         if let Some(secret) = &self.api.secret
             && annotation(secret, OWNER_ANNOTATION) == Some("acr")
@@ -416,7 +416,7 @@ impl World {
         }
     }
 
-    fn check_status(&self, status: &AcrCredentialStatus) {
+    fn check_status(status: &AcrCredentialStatus) {
         let status = conditions(status);
         let has = |condition: &str| status.iter().any(|c| c.starts_with(condition));
         let ready = has("Ready=True");

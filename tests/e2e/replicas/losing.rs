@@ -109,9 +109,12 @@ fn what_is_known_outlives_the_loss_of_the_lease() {
             .await?;
         let kept = objects.token("acr", &contoso).await?;
         let cut = proxy.add(Rule::new(Match::any().on("leases"), Fault::Hang));
-        soon("it stands by", async || match acrcred.leads() {
-            false => Ok(()),
-            true => Err("it leads".into()),
+        soon("it stands by", async || {
+            if acrcred.leads() {
+                Err("it leads".into())
+            } else {
+                Ok(())
+            }
         })
         .await?;
         proxy.remove(cut);

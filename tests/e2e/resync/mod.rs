@@ -78,7 +78,7 @@ fn a_resync_changes_nothing_where_a_policy_engine_labels_each_write() {
         let scene = Scene::new("labelled").await?;
         let webhook = Webhook::start(&scene).await?;
         let contoso = scene.registry("contoso").await?;
-        let _acrcred = scene.start().await?;
+        let acrcred = scene.start().await?;
         let objects = scene.objects();
         objects.create_ready(&manifest("acr", &[&contoso])).await?;
         let before = objects.secret("acr").await?;
@@ -89,7 +89,7 @@ fn a_resync_changes_nothing_where_a_policy_engine_labels_each_write() {
         ensure!(webhook.seen() >= seen + 3, "the webhook did not see them");
         assert_eq!(objects.secret("acr").await?, before);
         // A new process believes in it just so.
-        drop(_acrcred);
+        drop(acrcred);
         let _acrcred = scene.start().await?;
         let looks = async || {
             let calls = scene.calls().await?.on("secrets");
@@ -284,8 +284,8 @@ fn a_client_that_writes_all_the_time_costs_no_request_for_each_of_its_writes() {
             scene.calls().await?;
         }
         a_minute_passes(&scene, &acrcred).await?;
-        let changed = changes.of_secrets().await?["acr"];
-        ensure!(changed >= 40, "{changed} changes");
+        let count = changes.of_secrets().await?["acr"];
+        ensure!(count >= 40, "{count} changes");
         let calls = scene.calls().await?.on("secrets");
         let asked = calls.len() - before;
         ensure!(asked <= 20, "{asked} requests in a minute");

@@ -118,9 +118,9 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>, seen: &AtomicUsize) -> R
     let request = &review["request"];
     let uid = request["uid"].as_str().context("a uid")?;
     let path = format!("/metadata/labels/{}", LABEL.replace('/', "~1"));
-    let mut patch = vec![json!({"op": "add", "path": path, "value": "yes"})];
+    let mut operations = vec![json!({"op": "add", "path": path, "value": "yes"})];
     if request["object"]["metadata"]["labels"].is_null() {
-        patch.insert(
+        operations.insert(
             0,
             json!({"op": "add", "path": "/metadata/labels", "value": {}}),
         );
@@ -131,7 +131,7 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>, seen: &AtomicUsize) -> R
         "kind": "AdmissionReview",
         "response": {
             "uid": uid, "allowed": true, "patchType": "JSONPatch",
-            "patch": STANDARD.encode(json!(patch).to_string()),
+            "patch": STANDARD.encode(json!(operations).to_string()),
         },
     })
     .to_string();

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use serde_json::json;
 
 use super::{
-    Core,
+    Core, Held,
     request::{Seen, Verb},
     rule::{Fault, Moment},
 };
@@ -42,6 +42,18 @@ impl Core {
             Some(Fault::Throttle(seconds)) => Ok(failure(429, Some(seconds))),
             Some(Fault::DropBefore) => Err("dropped before forwarding".into()),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Late) => {
+                self.hold(request).await?;
+                std::future::pending().await
+            }
+            Some(Fault::Twice) => {
+                let request = self.hold(request).await?;
+                let answer: Response<reqwest::Body> = self.send(request).await?.into();
+                let (mut parts, body) = answer.into_parts();
+                parts.headers = end_to_end(parts.headers);
+                let body = body.map_err(BoxError::from).boxed_unsync();
+                Ok(Response::from_parts(parts, body))
+            }
             Some(Fault::AnswerAfterCommit(status)) => {
                 self.commit(&seen, request).await?;
                 Ok(failure(status, None))
@@ -89,6 +101,46 @@ impl Core {
             body.map_err(BoxError::from).boxed_unsync()
         };
         Ok(Response::from_parts(parts, body))
+    }
+
+    /// Keeps a request for [`Core::deliver`]; a copy of it.
+    async fn hold(&self, request: Request<Incoming>) -> Result<Held, BoxError> {
+        let (parts, body) = request.into_parts();
+        let held = Held {
+            method: parts.method,
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or_else(|| "/".to_owned(), ToString::to_string),
+            headers: end_to_end(parts.headers),
+            body: body.collect().await?.to_bytes(),
+        };
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(held.clone());
+        Ok(held)
+    }
+
+    async fn send(&self, held: Held) -> reqwest::Result<reqwest::Response> {
+        self.client
+            .request(held.method, format!("{}{}", self.upstream, held.path))
+            .headers(held.headers)
+            .body(held.body)
+            .send()
+            .await
+    }
+
+    /// Sends what was held back, in order; the HTTP status of each answer, which nobody else gets.
+    pub(super) async fn deliver(&self) -> reqwest::Result<Vec<u16>> {
+        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut codes = Vec::with_capacity(held.len());
+        for request in held {
+            let answer = self.send(request).await?;
+            codes.push(answer.status().as_u16());
+            answer.bytes().await?;
+        }
+        Ok(codes)
     }
 
     /// Forwards and waits for the whole answer, which then is lost.

@@ -20,7 +20,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use hyper::{server::conn::http1, service::service_fn};
+use http::{HeaderMap, Method};
+use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -48,8 +49,18 @@ struct Core {
     rules: Rules,
     watches: Watches,
     seen: Mutex<Vec<Seen>>,
+    held: Mutex<Vec<Held>>,
     refusing: watch::Sender<bool>,
     refused: AtomicUsize,
+}
+
+/// A request that is held back.
+#[derive(Clone)]
+struct Held {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 // === impl FaultProxy ===
@@ -73,6 +84,7 @@ impl FaultProxy {
             rules: Rules::default(),
             watches: Watches::default(),
             seen: Mutex::default(),
+            held: Mutex::default(),
             refusing: watch::Sender::new(false),
             refused: AtomicUsize::new(0),
         });
@@ -119,6 +131,20 @@ impl FaultProxy {
             .iter()
             .filter(|seen| matching.fits(seen))
             .count()
+    }
+
+    /// How many requests are held back by [`Fault::Late`] and [`Fault::Twice`].
+    pub fn held(&self) -> usize {
+        self.core
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Lets the API server have what is held back, in order, whether or not somebody still waits for an answer; the HTTP status of each.
+    pub async fn deliver(&self) -> Result<Vec<u16>> {
+        Ok(self.core.deliver().await?)
     }
 
     /// Closes every connection, and every new one at once, as if nobody served.

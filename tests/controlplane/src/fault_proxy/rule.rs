@@ -43,6 +43,11 @@ pub enum Fault {
     DropAfter,
     /// No answer, ever.
     Hang,
+    /// No answer; the API server hears of it only with [`FaultProxy::deliver`](super::FaultProxy::deliver), as of a packet that a network
+    /// held back.
+    Late,
+    /// It is done and answered; with [`FaultProxy::deliver`](super::FaultProxy::deliver) the API server hears of it once more.
+    Twice,
     /// A closure is called; before the client has its answer, the connection closes too.
     Call(Moment, Arc<dyn Fn() + Send + Sync>),
 }
@@ -219,6 +224,8 @@ impl fmt::Debug for Fault {
             Self::DropBefore => f.write_str("dropped before forwarding"),
             Self::DropAfter => f.write_str("dropped after commit"),
             Self::Hang => f.write_str("no answer"),
+            Self::Late => f.write_str("delivered late"),
+            Self::Twice => f.write_str("delivered twice"),
             Self::Call(moment, _) => write!(f, "a call {moment:?}"),
         }
     }
