@@ -73,9 +73,12 @@ impl Controller {
                 }
             }
             if !self.is_leading() {
+                check_at = None;
                 continue;
             }
             let Some((check, is_whole)) = self.check_policy(turn).await else {
+                // Without an object there is nothing to check for; the next one asks.
+                check_at = None;
                 continue;
             };
             turn += 1;

@@ -58,7 +58,12 @@ impl Controller {
                 self.queue.schedule(&key, at);
             }
             // What happened meanwhile is dealt with at once: a stop of the process waits for it.
-            if !is_pending || outcome.result == ReconcileResult::Panic || over.is_cancelled() {
+            if !is_pending || outcome.result == ReconcileResult::Panic {
+                break;
+            }
+            // It belongs to the next term.
+            if over.is_cancelled() {
+                self.queue.schedule(&key, self.clock.now());
                 break;
             }
         }

@@ -61,7 +61,7 @@ const ESCALATION_LIMIT: SignedDuration = SignedDuration::from_hours(1);
 const TERMINAL: SignedDuration = SignedDuration::from_mins(10);
 /// A spec that changes all the time resets its backoff this often at most.
 const RESET_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
-/// Delays are spread over ± this part.
+/// Delays are up to this part shorter, so that objects which failed together do not come back together.
 const SPREAD: f64 = 0.2;
 
 // === impl Revision ===
@@ -94,7 +94,7 @@ impl Backoff {
             .filter(|previous| previous.revision.is_same(&revision) || now < previous.reset_after);
         let failures = same.map_or(1, |same| same.failures.saturating_add(1));
         let part = spread(seed, &failures.to_string());
-        let factor = 1.0 + SPREAD * (2.0 * part - 1.0);
+        let factor = 1.0 - SPREAD * part;
         let delay = SignedDuration::from_secs_f64(delay(failures).as_secs_f64() * factor);
         Self {
             failures,
