@@ -1,5 +1,6 @@
 //! A new process, or a new leader, knows of a Secret what the status says of it, and no token.
 
+mod fleet;
 mod held;
 
 use std::collections::BTreeMap;
