@@ -21,6 +21,8 @@ pub(super) struct PolicyRequests {
 
 /// How often the policy is checked once it is in force.
 const IN_FORCE: SignedDuration = SignedDuration::from_hours(1);
+/// So many checks in a row, in as many namespaces, must be without an answer before that is reported.
+const UNCLEAR: usize = 3;
 /// How soon it is checked again while no Secret of ours could be part of the check.
 const IN_FORCE_IN_PART: SignedDuration = SignedDuration::from_mins(1);
 
@@ -52,6 +54,7 @@ impl Controller {
     /// Checks the policy when an object asks for it, and now and then. Never ends.
     pub(super) async fn keep_policy_checked(self: Arc<Self>) {
         let (mut turn, mut backoff, mut check_at) = (0, None::<Backoff>, None::<Timestamp>);
+        let mut unclear = 0;
         loop {
             let now = self.clock.now();
             let is_in_force = self.known_policy().state == PolicyState::InForce;
@@ -76,7 +79,7 @@ impl Controller {
                 check_at = None;
                 continue;
             }
-            let Some((check, is_whole)) = self.check_policy(turn).await else {
+            let Some((mut check, is_whole)) = self.check_policy(turn).await else {
                 // Without an object there is nothing to check for; the next one asks.
                 check_at = None;
                 continue;
@@ -102,6 +105,13 @@ impl Controller {
                 wait
             };
             check_at = Some(saturating_add(now, wait));
+            // One namespace may be going, or have a policy of its own: that is no news for all others.
+            unclear = if check.obstacle.is_some() {
+                unclear + 1
+            } else {
+                0
+            };
+            check.obstacle = check.obstacle.filter(|_| unclear >= UNCLEAR);
             self.conclude(check);
         }
     }

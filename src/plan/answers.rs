@@ -24,8 +24,15 @@ impl Facts {
             self.secret.changed_by = by.or(self.secret.changed_by.take());
             return false;
         };
-        let reported = version.map(|version| version.parse::<u64>().unwrap_or(u64::MAX));
-        let is_news = reported.is_none_or(|reported| reported > known.number());
+        let reported = version
+            .and_then(|version| version.parse::<u64>().ok())
+            .unwrap_or(u64::MAX);
+        let is_news = reported > known.number();
+        if is_news && self.secret.is_writing {
+            // Most likely acrcred's own write, whose answer is on its way.
+            self.secret.reported = reported;
+            return false;
+        }
         if is_news {
             self.secret.changed_by = by;
             self.lose_track();
@@ -36,6 +43,7 @@ impl Facts {
     /// The API server answered a call about the Secret.
     pub fn secret_answered(&mut self, call: SecretCall, answer: SecretAnswer, now: Timestamp) {
         let is_write = call.write().is_some();
+        self.secret.is_writing = false;
         if let SecretAnswer::Stored(_)
         | SecretAnswer::Going(_)
         | SecretAnswer::Conflict
@@ -221,6 +229,9 @@ impl Facts {
         secret.unconfirmed_at = None;
         secret.checked_at = Some(now);
         secret.waiting_since = None;
+        if std::mem::take(&mut secret.reported) > secret.latest {
+            self.lose_track();
+        }
     }
 
     /// The Secret is no longer what acrcred wrote.

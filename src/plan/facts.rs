@@ -81,6 +81,10 @@ pub struct SecretFacts {
     pub(super) repairs: Vec<Timestamp>,
     /// When the last repair was made in a conflict with another client.
     pub(super) contested_at: Option<Timestamp>,
+    /// A write is under way. Until its answer is there, only the latest version that a watch reports is kept.
+    pub(super) is_writing: bool,
+    /// That version: `u64::MAX` for a deletion.
+    pub(super) reported: u64,
     /// The client that changed it last, where that is known.
     pub(super) changed_by: Option<String>,
     /// Since when a write waits for sealed entries while something absent, expired or forbidden waits.

@@ -222,3 +222,27 @@ fn an_edit_while_suspended_is_written_over_without_a_mint() {
     assert_eq!(world.secret().data, before);
     assert_eq!(conditions(world.status()), ["Ready=True/Suspended"]);
 }
+
+#[test]
+fn a_watch_event_that_comes_before_the_answer_of_our_write_is_no_change() {
+    let mut world = World::ready(&[CONTOSO]);
+    for (extra, is_change) in [(0, false), (1, true)] {
+        world.advance(LIFE / 2);
+        let mint = world.decide().mints.remove(0);
+        let credential = world.credential(LIFE, &mint.scope);
+        world.facts.minted(&mint, Some(Ok(credential)), world.now);
+        let Some(Call::Secret(call)) = world.decide().call else {
+            panic!("nothing is written");
+        };
+        let answer = world.api.answer(&call);
+        let SecretAnswer::Stored(version) = &answer else {
+            panic!("{answer:?}");
+        };
+        let reported = (version.number() + extra).to_string();
+        let by = Some("another".into());
+        assert!(!world.facts.secret_changed(Some(&reported), by));
+        world.facts.secret_answered(*call, answer, world.now);
+        assert_eq!(world.facts.secret.is_dirty, is_change, "{extra}");
+        assert!(world.facts.secret.repairs.is_empty());
+    }
+}
