@@ -186,27 +186,29 @@ pub(super) fn refused(
         _ if is_refused_by_policy(status, NOT_OWNED) => SecretAnswer::NotOwned(not_owned(object)),
         // The type and what is immutable are judged before the policy. Only with the UID is it known to be ours.
         _ if is_of(&["type", "immutable", "data"]) && !sends_uid => {
-            SecretAnswer::NotOwned(problem(
+            SecretAnswer::NotOwned(Problem::needing_action(
                 Reason::SecretNotOwned,
                 format!(
                     "Secret {name} exists, does not belong to this AcrCredential, and cannot be handed over, because it is immutable or not of type kubernetes.io/dockerconfigjson. Create another AcrCredential, with another spec.secret.name."
                 ),
             ))
         }
-        _ if is_of(&["immutable", "data"]) => SecretAnswer::Immutable(problem(
+        _ if is_of(&["immutable", "data"]) => SecretAnswer::Immutable(Problem::needing_action(
             Reason::SecretImmutable,
             format!(
                 "Secret {name} is marked immutable, so acrcred cannot refresh it. Create another AcrCredential, with another spec.secret.name."
             ),
         )),
-        403 if status.message.contains("ownerRef") => SecretAnswer::OwnerRefused(problem(
-            Reason::SecretWriteFailed,
-            format!(
-                "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). Remove its metadata.ownerReferences."
-            ),
-        )),
+        403 if status.message.contains("ownerRef") => {
+            SecretAnswer::OwnerRefused(Problem::needing_action(
+                Reason::SecretWriteFailed,
+                format!(
+                    "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). Remove its metadata.ownerReferences."
+                ),
+            ))
+        }
         403 if refuser(&status.message).is_none() => SecretAnswer::Failed {
-            problem: problem(
+            problem: Problem::needing_action(
                 Reason::Forbidden,
                 format!(
                     "The API server does not let acrcred write Secret {name} (HTTP 403). Check acrcred's role in this namespace, and the namespace's quota."
@@ -218,19 +220,11 @@ pub(super) fn refused(
     }
 }
 
-fn problem(reason: Reason, message: String) -> Problem {
-    Problem {
-        reason,
-        message,
-        needs_action: true,
-    }
-}
-
 fn not_owned(object: &AcrCredential) -> Problem {
     let name = object.secret_name();
     let owner = object.metadata.name.as_deref().unwrap_or_default();
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    problem(
+    Problem::needing_action(
         Reason::SecretNotOwned,
         format!(
             "Secret {name} exists and does not belong to this AcrCredential. To let acrcred replace its content, run: kubectl annotate secret {name} --namespace {namespace} --overwrite acrcred.dev/owner={owner}"

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +33,6 @@ pub use client::{ConnectError, connect, is_impersonation_unfenced};
 use cluster::Cluster;
 use lease::Lease;
 pub use lease::LeaseOptions;
-use policy_check::PolicyRequests;
 use queue::DueQueue;
 use term::Term;
 use tracked::TrackedObjects;
@@ -88,7 +88,8 @@ pub struct Controller {
     objects: TrackedObjects,
     /// Reconciles and mints under way.
     tasks: TaskTracker,
-    policy: PolicyRequests,
+    /// An object cannot go on without a check of the admission policy.
+    policy_wanted: Notify,
     facts: Mutex<Arc<ClusterFacts>>,
     /// When the own token was last read.
     own_read_at: tokio::sync::Mutex<Option<Instant>>,
@@ -126,7 +127,7 @@ impl Controller {
             queue: DueQueue::default(),
             objects: TrackedObjects::new(Arc::new(options.settings)),
             tasks: TaskTracker::new(),
-            policy: PolicyRequests::default(),
+            policy_wanted: Notify::default(),
             facts: Mutex::new(Arc::new(facts)),
             own_read_at: tokio::sync::Mutex::default(),
             refreshes: Mutex::default(),

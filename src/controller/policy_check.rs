@@ -1,23 +1,13 @@
 //! Keeps track of whether the admission policy that protects Secrets is in force. acrcred writes nothing unless it is.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Notify;
 
 use super::Controller;
 use super::cluster::PolicyAnswer;
-use super::queue::ObjectKey;
 use crate::credential::saturating_add;
 use crate::plan::{Backoff, PolicyCheck, PolicyState, Revision};
-
-/// Objects that wait for a check.
-#[derive(Default)]
-pub(super) struct PolicyRequests {
-    waiting: Mutex<HashSet<ObjectKey>>,
-    requested: Notify,
-}
 
 /// How often the policy is checked once it is in force.
 const IN_FORCE: SignedDuration = SignedDuration::from_hours(1);
@@ -25,28 +15,6 @@ const IN_FORCE: SignedDuration = SignedDuration::from_hours(1);
 const UNCLEAR: usize = 3;
 /// How soon it is checked again while no Secret of ours could be part of the check.
 const IN_FORCE_IN_PART: SignedDuration = SignedDuration::from_mins(1);
-
-// === impl PolicyRequests ===
-
-impl PolicyRequests {
-    /// Asks for a check: this object cannot go on without one.
-    pub fn request(&self, key: &ObjectKey) {
-        self.lock().insert(key.clone());
-        self.requested.notify_one();
-    }
-
-    fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn take(&self) -> HashSet<ObjectKey> {
-        std::mem::take(&mut self.lock())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectKey>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 // === impl Controller ===
 
@@ -57,13 +25,13 @@ impl Controller {
         let mut unclear = 0;
         loop {
             let now = self.clock.now();
-            let is_in_force = self.known_policy().state == PolicyState::InForce;
-            let may_request = is_in_force || check_at.is_none_or(|at| at <= now);
+            // A check that failed is repeated in its own time, whoever asks.
+            let may_request = backoff.is_none() || check_at.is_none_or(|at| at <= now);
             let until = check_at.unwrap_or_else(|| saturating_add(now, IN_FORCE));
             tokio::select! {
-                () = self.policy.requested.notified(), if may_request => {
+                () = self.policy_wanted.notified(), if may_request => {
                     // A check that ended meanwhile has answered it.
-                    if self.policy.is_empty() {
+                    if self.known_cluster().policy.is_recent(self.clock.now()) {
                         continue;
                     }
                 }
@@ -90,13 +58,12 @@ impl Controller {
                 backoff = None;
                 if is_whole { IN_FORCE } else { IN_FORCE_IN_PART }
             } else {
-                let zero = SignedDuration::ZERO;
                 let none = Revision::default();
                 let next = Backoff::after(
                     backoff.as_ref(),
                     none.clone(),
                     Backoff::retryable,
-                    zero,
+                    SignedDuration::ZERO,
                     "policy",
                     now,
                 );
@@ -123,47 +90,39 @@ impl Controller {
         if let (PolicyAnswer::Refused, Some((key, secret))) = (answers[0], &secret) {
             answers.push(self.cluster.try_seizing(key, secret).await);
         }
-        let before = self.known_policy();
-        let is_accepted = answers.contains(&PolicyAnswer::Accepted);
+        let before = self.known_cluster().policy;
         let unclear = answers.iter().find_map(|answer| match answer {
             PolicyAnswer::Unclear(code) => Some(code.unwrap_or_default()),
             _ => None,
         });
         let is_whole = answers.len() > 1;
+        let concluded = |state| PolicyCheck {
+            state,
+            checked_at: Some(self.clock.now()),
+            obstacle: None,
+        };
         let check = match unclear {
-            _ if is_accepted => PolicyCheck {
-                state: PolicyState::Missing,
-                checked_at: Some(self.clock.now()),
-                obstacle: None,
-            },
+            _ if answers.contains(&PolicyAnswer::Accepted) => concluded(PolicyState::Missing),
             // The second question could not be answered, as when the Secret was just changed or deleted. The first one was.
-            Some(_) if is_whole && before.state != PolicyState::Missing => PolicyCheck {
-                state: PolicyState::InForce,
-                checked_at: Some(self.clock.now()),
-                obstacle: None,
-            },
+            Some(_) if is_whole && before.state != PolicyState::Missing => {
+                concluded(PolicyState::InForce)
+            }
             // No answer to the question leaves the last one unchanged.
             Some(code) => PolicyCheck {
                 obstacle: Some(code),
                 ..before
             },
-            None => PolicyCheck {
-                state: PolicyState::InForce,
-                checked_at: Some(self.clock.now()),
-                obstacle: None,
-            },
+            None => concluded(PolicyState::InForce),
         };
         Some((check, is_whole && unclear.is_none()))
     }
 
+    /// Takes note of a check. Objects that waited for it decide again.
     fn conclude(&self, check: PolicyCheck) {
-        let before = self.known_policy();
+        let before = self.known_cluster().policy;
         self.learn(|facts| facts.policy = check);
-        let now = self.clock.now();
+        self.schedule_all();
         if (before.state, before.obstacle) == (check.state, check.obstacle) {
-            for key in self.policy.take() {
-                self.queue.schedule(&key, now);
-            }
             return;
         }
         match (check.state, check.obstacle) {
@@ -178,13 +137,5 @@ impl Controller {
                 "cannot check whether the admission policy for Secrets is in force"
             ),
         }
-        self.policy.take();
-        for key in self.objects.keys() {
-            self.queue.schedule(&key, now);
-        }
-    }
-
-    fn known_policy(&self) -> PolicyCheck {
-        self.known_cluster().policy
     }
 }

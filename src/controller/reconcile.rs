@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::Controller;
 use super::queue::ObjectKey;
 use super::tracked::Decided;
-use crate::api::AcrCredential;
+use crate::api::{AcrCredential, Reason};
 use crate::credential::saturating_add;
 use crate::plan::{Call, Problem, SecretAnswer, SecretCall, StatusWrite};
 use crate::process::{self, ReconcileResult};
@@ -100,7 +100,7 @@ impl Controller {
                 self.start_mint(key, &object, mint, over);
             }
             if step.checks_policy {
-                self.policy.request(key);
+                self.policy_wanted.notify_one();
             }
             if let Some(standing) = step.standing {
                 self.metrics.set_object(
@@ -173,11 +173,7 @@ impl Controller {
             .await;
         // Dropped: it may have had effect, or may have it yet.
         let answer = answer.unwrap_or_else(|| SecretAnswer::Failed {
-            problem: Problem {
-                reason: crate::api::Reason::Progressing,
-                message: "acrcred is stopping.".to_owned(),
-                needs_action: false,
-            },
+            problem: Problem::passing(Reason::Progressing, "acrcred is stopping."),
             retry_after: SignedDuration::ZERO,
         });
         let problem = match &answer {

@@ -169,7 +169,7 @@ impl TrackedObjects {
     pub fn secret_changed(
         &self,
         key: &ObjectKey,
-        name: Option<&str>,
+        name: &str,
         version: Option<&str>,
         by: Option<String>,
     ) -> bool {
@@ -177,8 +177,7 @@ impl TrackedObjects {
         let Some(tracked) = objects.get_mut(key) else {
             return false;
         };
-        let is_of_name = name.is_none_or(|name| tracked.facts.object.secret_name() == name);
-        is_of_name && tracked.facts.secret_changed(version, by)
+        tracked.facts.object.secret_name() == name && tracked.facts.secret_changed(version, by)
     }
 
     /// Forgets everything about an object but the object itself.

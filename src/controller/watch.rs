@@ -1,14 +1,16 @@
 //! Watches: each with its own task, backoff and idle limit, all feeding the one queue.
 
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::sync::{Arc, PoisonError};
 
 use futures::StreamExt as _;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::Controller;
@@ -23,6 +25,18 @@ type Guarded = DeserializeGuard<AcrCredential>;
 pub(super) struct Scope {
     namespace: Option<String>,
     ready: ReadinessHandle,
+}
+
+/// What a watch reports.
+pub(super) enum Change<K> {
+    /// This is there.
+    Seen(K),
+    /// This is there no more.
+    Deleted(K),
+    /// A whole list has nothing for this object.
+    Missing(ObjectKey),
+    /// A whole list was read.
+    Listed,
 }
 
 // === impl Scope ===
@@ -63,42 +77,71 @@ impl Controller {
     }
 
     async fn watch(self: Arc<Self>, scope: Scope) {
-        let Scope { namespace, ready } = scope;
-        let api: Api<Guarded> = match &namespace {
+        let config = watcher::Config::default().labels(&self.selector);
+        let mut ready = Some(scope.ready);
+        let on_change = |change: Change<Guarded>| match change {
+            Change::Seen(object) => Some(self.seen(object)),
+            Change::Deleted(object) => {
+                self.gone(&key_of(&object));
+                None
+            }
+            Change::Missing(key) => {
+                self.gone(&key);
+                None
+            }
+            Change::Listed => {
+                ready.take().map(ReadinessHandle::ready);
+                None
+            }
+        };
+        let namespace = scope.namespace.as_deref();
+        self.follow("credentials", namespace, config, on_change)
+            .await;
+    }
+
+    /// Watches one kind in a namespace, or in all. `on_change` names the object that something was seen for; those that
+    /// a whole list names none for are [`Change::Missing`]. Ends only if the watch does.
+    pub(super) async fn follow<K>(
+        &self,
+        kind: &'static str,
+        namespace: Option<&str>,
+        config: watcher::Config,
+        mut on_change: impl FnMut(Change<K>) -> Option<ObjectKey>,
+    ) where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
+    {
+        let api: Api<K> = match namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
         let seconds = u32::try_from(self.watch_timeout.as_secs()).unwrap_or(u32::MAX);
-        let config = watcher::Config::default()
-            .labels(&self.selector)
-            .timeout(seconds);
-        self.metrics.watches("credentials");
-        let mut events = watch(api, config).default_backoff().boxed();
-        let mut ready = Some(ready);
+        self.metrics.watches(kind);
+        let mut events = watcher(api, config.timeout(seconds))
+            .default_backoff()
+            .boxed();
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
-                    listed.insert(self.seen(object));
-                }
-                Ok(Event::Apply(object)) => {
-                    self.seen(object);
-                }
-                Ok(Event::Delete(object)) => self.gone(&key_of(&object)),
+                Ok(Event::InitApply(object)) => listed.extend(on_change(Change::Seen(object))),
+                Ok(Event::Apply(object)) => _ = on_change(Change::Seen(object)),
+                Ok(Event::Delete(object)) => _ = on_change(Change::Deleted(object)),
                 Ok(Event::InitDone) => {
-                    for key in self.objects.missing_from(namespace.as_deref(), &listed) {
-                        self.gone(&key);
+                    for key in self.objects.missing_from(namespace, &listed) {
+                        on_change(Change::Missing(key));
                     }
                     listed.clear();
-                    if let Some(ready) = ready.take() {
-                        ready.ready();
-                    }
+                    on_change(Change::Listed);
                 }
                 Err(error) => {
-                    self.metrics.watch_failed("credentials");
+                    self.metrics.watch_failed(kind);
                     let failure = failure_of(error);
-                    tracing::warn!(%failure, "watch of AcrCredentials failed; it starts again");
+                    tracing::warn!(%failure, kind, "watch failed; it starts again");
                 }
             }
         }
@@ -134,7 +177,7 @@ impl Controller {
 }
 
 /// Why a watch failed. The library's own text quotes the answer.
-pub(super) fn failure_of(error: watcher::Error) -> ApiFailure {
+fn failure_of(error: watcher::Error) -> ApiFailure {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

@@ -50,16 +50,11 @@ impl Facts {
         | SecretAnswer::Missing = &answer
         {
             // Only a write that succeeds ends the backoff of writes.
-            self.secret.last_failure = if is_write {
-                None
-            } else {
-                self.secret
-                    .failure
-                    .take()
-                    .or_else(|| self.secret.last_failure.take())
-            };
-            self.secret.failure = None;
+            let failure = self.secret.failure.take();
+            let failure = failure.or(self.secret.last_failure.take());
+            self.secret.last_failure = failure.filter(|_| !is_write);
         }
+        let none = SignedDuration::ZERO;
         match answer {
             SecretAnswer::Stored(version) => {
                 self.secret.latest = version.number().max(self.secret.latest);
@@ -89,38 +84,20 @@ impl Facts {
                 self.secret.place = Place::Unknown { uid: None };
                 self.secret.written = None;
                 self.forget_stored(now);
-                self.fail_secret(
-                    Backoff::user_action,
-                    SignedDuration::ZERO,
-                    Some(problem),
-                    true,
-                    now,
-                );
+                self.fail_secret(Backoff::user_action, none, Some(problem), true, now);
             }
             SecretAnswer::OwnerRefused(_) if !self.secret.is_owner_refused => {
                 self.secret.is_owner_refused = true;
             }
             SecretAnswer::OwnerRefused(problem) => {
                 self.secret.is_owner_refused = false;
-                self.fail_secret(
-                    Backoff::user_action,
-                    SignedDuration::ZERO,
-                    Some(problem),
-                    false,
-                    now,
-                );
+                self.fail_secret(Backoff::user_action, none, Some(problem), false, now);
             }
             SecretAnswer::Immutable(problem) => {
-                self.fail_secret(
-                    Backoff::user_action,
-                    SignedDuration::ZERO,
-                    Some(problem),
-                    true,
-                    now,
-                );
+                self.fail_secret(Backoff::user_action, none, Some(problem), true, now);
             }
             SecretAnswer::NamespaceGone => {
-                self.fail_secret(|_| NAMESPACE_GONE, SignedDuration::ZERO, None, true, now);
+                self.fail_secret(|_| NAMESPACE_GONE, none, None, true, now);
             }
             SecretAnswer::Failed {
                 problem,
@@ -135,14 +112,13 @@ impl Facts {
     /// The Secret is there, and not in the version that was sent.
     fn secret_conflicts(&mut self, call: &SecretCall, now: Timestamp) {
         match call {
-            SecretCall::Find { uid: Some(_), .. } => {
+            SecretCall::Find { uid: Some(_), .. } | SecretCall::Create(_) => {
                 self.secret.place = Place::Unknown { uid: None };
                 self.secret.is_dirty = true;
-            }
-            SecretCall::Create(_) => {
-                self.secret.place = Place::Unknown { uid: None };
-                self.secret.is_dirty = true;
-                self.secret.conflict_at = Some(now);
+                // The status of another replica may say more.
+                if call.write().is_some() {
+                    self.secret.conflict_at = Some(now);
+                }
             }
             SecretCall::Find { uid: None, .. } => {
                 self.fail_secret(Backoff::retryable, SignedDuration::ZERO, None, false, now);
@@ -177,16 +153,11 @@ impl Facts {
         holds_mints: bool,
         now: Timestamp,
     ) {
-        let before = self
-            .secret
-            .failure
-            .take()
-            .or_else(|| self.secret.last_failure.take());
-        let before = before.as_ref().map(|failure| &failure.backoff);
-        let seed = format!("{}/secret", self.uid());
-        let backoff = Backoff::after(before, self.revision(None), delay, floor, &seed, now);
+        let before = self.secret.failure.take();
+        let before = before.or(self.secret.last_failure.take());
+        let before = before.map(|failure| failure.backoff);
         self.secret.failure = Some(SecretFailure {
-            backoff,
+            backoff: self.backoff(before, delay, floor, "secret", now),
             problem,
             holds_mints,
         });
@@ -213,13 +184,8 @@ impl Facts {
             self.registries.entry(server).or_default().stored = Some(Entry::Known(issued));
         }
         let secret = &mut self.secret;
-        let is_repair = secret.is_dirty && secret.unconfirmed_at.is_none();
-        if is_repair
-            && secret
-                .written
-                .as_ref()
-                .is_some_and(|written| *written != version)
-        {
+        let is_another = secret.written.as_ref().is_some_and(|it| *it != version);
+        if secret.is_dirty && secret.unconfirmed_at.is_none() && is_another {
             secret.repaired(self.cluster.resync_interval, now);
         }
         secret.place = Place::At(version.clone());

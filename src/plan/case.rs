@@ -1,6 +1,6 @@
 //! One object as it stands now: each registry of its spec judged once, from the facts.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -93,18 +93,17 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Whether a credential in hand is of use for this server.
-    pub fn has_in_hand(&self, server: &str) -> bool {
-        let mut registries = self.registries.iter();
-        registries.any(|registry| registry.server == server && registry.in_hand.is_some())
+    /// Whether it is not known at present what a credential for this registry must be issued for.
+    fn is_undecided(&self, registry: &Registry<'_>) -> bool {
+        registry.entitlement.is_ok()
+            && registry.target.is_none()
+            && !identity::is_gone(self.facts, &self.identity)
     }
 
-    /// Whether it is not known at present what a credential for this server must be issued for.
-    pub fn is_undecided(&self, server: &str) -> bool {
+    /// The registry of the spec with this login server.
+    pub fn registry(&self, server: &str) -> Option<&Registry<'a>> {
         let mut registries = self.registries.iter();
-        registries.any(|registry| {
-            registry.server == server && registry.entitlement.is_ok() && registry.target.is_none()
-        }) && !identity::is_gone(self.facts, &self.identity)
+        registries.find(|registry| registry.server == server)
     }
 
     /// Whether nothing may be minted, whatever is due.
@@ -161,18 +160,9 @@ impl<'a> Case<'a> {
     }
 
     fn mint(&self, registry: &Registry<'a>, identity: &Identity) -> Option<MintRequest> {
-        let target = registry.target.as_ref()?;
         let Entitlement { server, scope } = registry.entitlement.as_ref().ok()?;
-        let in_flight = registry
-            .facts
-            .map(|known| &known.in_flight[..])
-            .unwrap_or_default();
-        let is_under_way = in_flight.iter().any(|(other, _)| other == target);
-        let may_start = !is_under_way
-            && in_flight.len() < MAX_IN_FLIGHT
-            && registry
-                .attempt_at(self.facts)
-                .is_none_or(|at| at <= self.now);
+        let in_flight = registry.facts.map_or(0, |known| known.in_flight.len());
+        let may_start = registry.may_start(self.facts, self.now) && in_flight < MAX_IN_FLIGHT;
         let asked_at = self.facts.asked_at(registry.received_at());
         may_start.then(|| MintRequest {
             identity: identity.clone(),
@@ -344,6 +334,11 @@ impl<'a> Registry<'a> {
         Some(attempt.next_at(&revision))
     }
 
+    /// Whether an attempt may be made now: none is under way, and no backoff forbids it.
+    pub fn may_start(&self, facts: &Facts, now: Timestamp) -> bool {
+        self.in_flight_since().is_none() && self.attempt_at(facts).is_none_or(|at| at <= now)
+    }
+
     /// Since when a mint of what is wanted has been under way.
     pub fn in_flight_since(&self) -> Option<Timestamp> {
         let target = self.target.as_ref()?;
@@ -383,35 +378,25 @@ impl Facts {
     pub fn tidy(&mut self, now: Timestamp) {
         self.rebase(now);
         let case = Case::of(self, now);
-        let unfit: Vec<String> = self
+        // By server of the spec: whether what is in hand may be kept.
+        let fits: BTreeMap<String, bool> = case
             .registries
             .iter()
-            .filter(|(server, known)| {
-                known.in_hand.is_some() && !case.has_in_hand(server) && !case.is_undecided(server)
+            .map(|registry| {
+                let may_keep = registry.in_hand.is_some() || case.is_undecided(registry);
+                (registry.server.to_owned(), may_keep)
             })
-            .map(|(server, _)| server.clone())
             .collect();
-        let is_in_spec: BTreeSet<String> = case
-            .registries
-            .iter()
-            .map(|registry| registry.server.to_owned())
-            .collect();
-        for server in unfit {
-            if let Some(known) = self.registries.get_mut(&server) {
-                known.in_hand = None;
-            }
-        }
         let count = self.registries.len();
         self.registries.retain(|server, known| {
-            is_in_spec.contains(server)
+            let fits = fits.get(server);
+            known.in_hand.take_if(|_| fits != Some(&true));
+            let attempt = known.attempt.as_ref().filter(|_| count <= MAX_REGISTRIES);
+            fits.is_some()
                 || known.stored.is_some()
                 || known.unconfirmed.is_some()
                 || !known.in_flight.is_empty()
-                || (count <= MAX_REGISTRIES
-                    && known
-                        .attempt
-                        .as_ref()
-                        .is_some_and(|a| !a.backoff.is_forgotten(now)))
+                || attempt.is_some_and(|attempt| !attempt.backoff.is_forgotten(now))
         });
     }
 
@@ -424,10 +409,7 @@ impl Facts {
     ) {
         let issued_for = request.issued_for();
         let case = Case::of(self, now);
-        let registry = case
-            .registries
-            .iter()
-            .find(|r| r.server == request.server.as_str());
+        let registry = case.registry(request.server.as_str());
         let target = registry.and_then(|registry| registry.target.clone());
         // What is not wanted any more is dropped; what is not known to be is kept, unless there is something better.
         let is_wanted = match (registry, &target) {
@@ -443,24 +425,18 @@ impl Facts {
             .registries
             .entry(request.server.as_str().to_owned())
             .or_default();
-        let place = known
-            .in_flight
-            .iter()
-            .position(|(other, _)| *other == issued_for);
-        if let Some(place) = place {
+        let mut in_flight = known.in_flight.iter();
+        if let Some(place) = in_flight.position(|(other, _)| *other == issued_for) {
             known.in_flight.remove(place);
         }
         match result {
             _ if !is_wanted => {}
             Some(Ok(credential)) => {
-                let credential = Credential {
-                    lifetime: credential.lifetime.in_whole_seconds(),
-                    ..credential
-                };
-                let issued = Issued {
+                let mut issued = Issued {
                     credential,
                     issued_for,
                 };
+                issued.rebase(now);
                 known.in_hand = Some((issued, now));
                 known.attempt = None;
             }

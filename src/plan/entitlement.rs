@@ -17,11 +17,10 @@ pub struct Entitlement {
 /// Why nothing is minted for the object at all, if so: a field that narrows or redirects what is minted must not be
 /// ignored.
 pub(super) fn unsupported(facts: &Facts) -> Option<Problem> {
-    facts.object.spec.attach.as_ref().map(|_| Problem {
-        reason: Reason::FieldNotSupported,
-        message: "spec.attach is not supported by this version of acrcred. Remove it, or upgrade acrcred.".to_owned(),
-        needs_action: true,
-    })
+    let message =
+        "spec.attach is not supported by this version of acrcred. Remove it, or upgrade acrcred.";
+    let attach = facts.object.spec.attach.as_ref();
+    attach.map(|_| Problem::needing_action(Reason::FieldNotSupported, message))
 }
 
 /// Whether the platform administrator lets the object use the controller identity for `server`.
@@ -31,13 +30,7 @@ pub(super) fn may_use_controller_identity(facts: &Facts, server: &LoginServer) -
 
 /// What the object may get a credential for, or why not.
 pub(super) fn entitled(facts: &Facts, registry: &Registry) -> Result<Entitlement, Problem> {
-    let refuse = |reason, message| {
-        Err(Problem {
-            reason,
-            message,
-            needs_action: true,
-        })
-    };
+    let refuse = |reason, message: String| Err(Problem::needing_action(reason, message));
     let text = &registry.server;
     let server = match facts.settings.clouds.login_server(text) {
         Ok(server) => server,

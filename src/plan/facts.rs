@@ -1,6 +1,6 @@
 //! What is known of one object, and how events change it. Nothing is decided here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -214,40 +214,37 @@ impl Facts {
             known
                 .attempt
                 .take_if(|attempt| attempt.backoff.is_of_the_future(now));
-            for (_, since) in &mut known.in_flight {
+            let in_hand = known.in_hand.as_mut().map(|(issued, since)| {
                 clamp(since);
-            }
-            if let Some((issued, since)) = &mut known.in_hand {
-                issued.rebase(now);
-                clamp(since);
-            }
-            if let Some(stored) = &mut known.stored {
-                stored.rebase(now);
-            }
-            if let Some(unconfirmed) = &mut known.unconfirmed {
-                unconfirmed.rebase(now);
-            }
+                issued
+            });
+            let issued = in_hand.into_iter().chain(&mut known.unconfirmed);
+            issued.for_each(|issued| issued.rebase(now));
+            known
+                .in_flight
+                .iter_mut()
+                .for_each(|(_, since)| clamp(since));
+            known.stored.iter_mut().for_each(|entry| entry.rebase(now));
         }
         let secret = &mut self.secret;
         secret
             .failure
             .take_if(|failure| failure.backoff.is_of_the_future(now));
-        secret.checked_at.as_mut().map(clamp);
-        secret.conflict_at.as_mut().map(clamp);
-        secret.waiting_since.as_mut().map(clamp);
-        secret.unconfirmed_at.as_mut().map(clamp);
-        secret
-            .repairs
-            .iter_mut()
-            .chain(&mut secret.contested_at)
-            .for_each(clamp);
+        let times = secret.repairs.iter_mut().chain(&mut secret.checked_at);
+        let times = times
+            .chain(&mut secret.conflict_at)
+            .chain(&mut secret.contested_at);
+        let times = times
+            .chain(&mut secret.waiting_since)
+            .chain(&mut secret.unconfirmed_at);
+        times.for_each(clamp);
         self.status_failure
             .take_if(|failure| failure.is_of_the_future(now));
         if let Some(account) = &mut self.account {
             account
                 .failure
                 .take_if(|failure| failure.is_of_the_future(now));
-            account.read_at.as_mut().map(clamp);
+            account.read_at.iter_mut().for_each(clamp);
         }
         if let Some(request) = &mut self.refresh {
             request.rebase(now);
@@ -269,17 +266,21 @@ impl Facts {
     /// The status could not be written.
     pub fn status_failed(&mut self, floor: SignedDuration, now: Timestamp) {
         let before = self.status_failure.take();
+        self.status_failure = Some(self.backoff(before, Backoff::retryable, floor, "status", now));
+    }
+
+    /// The backoff of a call to the API server that failed, after `before`.
+    pub(super) fn backoff(
+        &self,
+        before: Option<Backoff>,
+        delay: impl FnOnce(u32) -> SignedDuration,
+        floor: SignedDuration,
+        purpose: &str,
+        now: Timestamp,
+    ) -> Backoff {
+        let seed = format!("{}/{purpose}", self.uid());
         let revision = self.revision(None);
-        let seed = format!("{}/status", self.uid());
-        let backoff = Backoff::after(
-            before.as_ref(),
-            revision,
-            Backoff::retryable,
-            floor,
-            &seed,
-            now,
-        );
-        self.status_failure = Some(backoff);
+        Backoff::after(before.as_ref(), revision, delay, floor, &seed, now)
     }
 
     /// Replaces what was known of the Secret by what the status says of it.
@@ -307,34 +308,23 @@ impl Facts {
             .max(self.secret.latest);
         let is_doubtful = version.is_none();
         self.secret.is_dirty = is_doubtful;
-        self.secret.place = match &version {
-            Some(version) => Place::At(version.clone()),
-            None => Place::Unknown {
-                uid: Some(stated.uid.clone()).filter(|uid| !uid.is_empty()),
-            },
-        };
+        let uid = Some(stated.uid.clone()).filter(|uid| !uid.is_empty());
+        self.secret.place = version.clone().map_or(Place::Unknown { uid }, Place::At);
         self.secret.written = version;
         let object = self.object.clone();
-        let limited: BTreeSet<&str> = object
-            .spec
-            .registries
-            .iter()
-            .filter(|registry| registry.repositories.is_some())
-            .map(|registry| registry.server.as_str())
-            .collect();
-        for row in object
-            .status
-            .iter()
-            .flat_map(|status| &status.registries)
-            .take(MAX_REGISTRIES)
-        {
+        let is_limited = |server: &str| {
+            let mut registries = object.spec.registries.iter();
+            registries.any(|spec| spec.server == server && spec.repositories.is_some())
+        };
+        let rows = object.status.iter().flat_map(|status| &status.registries);
+        for row in rows.take(MAX_REGISTRIES) {
             let (Some(issued_at), Some(expires_at)) = (&row.issued_at, &row.expires_at) else {
                 continue;
             };
             let Some(issued_for) = row.issued_for.as_deref().and_then(IssuedFor::parse) else {
                 continue;
             };
-            let limit = if limited.contains(row.server.as_str()) {
+            let limit = if is_limited(&row.server) {
                 MAX_SEALED_LIMITED
             } else {
                 MAX_SEALED

@@ -149,36 +149,23 @@ fn assertion_error(cause: Cause) -> MintError {
 impl Facts {
     /// The `ServiceAccount` that the object names was read, or could not be.
     pub fn account_read(&mut self, name: &str, state: Option<ServiceAccountState>, now: Timestamp) {
-        let previous = self.account.take().filter(|account| account.name == name);
-        let revision = self.revision(None);
-        let seed = format!("{}/{name}", self.uid());
-        let before = previous
-            .as_ref()
-            .and_then(|previous| previous.failure.clone());
+        let known = self.account.take().filter(|account| account.name == name);
+        let mut account = known.unwrap_or_default();
+        account.name = name.to_owned();
+        let before = account.failure.take();
         // No answer: what was known is as good as before.
         let has_answer = state.is_some();
-        let (known, known_at) = previous
-            .map(|account| (account.state, account.read_at))
-            .unwrap_or_default();
-        self.account = Some(NamedAccount {
-            name: name.to_owned(),
-            state: state.unwrap_or(known),
-            read_at: if has_answer { Some(now) } else { known_at },
-            failure: None,
-        });
+        if let Some(state) = state {
+            account.state = state;
+            account.read_at = Some(now);
+        }
+        self.account = Some(account);
         if !has_answer || identity(self).is_err() {
             let none = SignedDuration::ZERO;
-            let failure = Backoff::after(
-                before.as_ref(),
-                revision,
-                Backoff::retryable,
-                none,
-                &seed,
-                now,
-            );
-            if let Some(account) = &mut self.account {
-                account.failure = Some(failure);
-            }
+            let failure = self.backoff(before, Backoff::retryable, none, name, now);
+            self.account
+                .iter_mut()
+                .for_each(|account| account.failure = Some(failure.clone()));
         }
     }
 }

@@ -12,3 +12,24 @@ pub struct Problem {
     /// Whether a person must act before it can work.
     pub needs_action: bool,
 }
+
+// === impl Problem ===
+
+impl Problem {
+    /// A person must act.
+    pub fn needing_action(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            needs_action: true,
+            ..Self::passing(reason, message)
+        }
+    }
+
+    /// It may pass without anybody's help.
+    pub fn passing(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            needs_action: false,
+        }
+    }
+}

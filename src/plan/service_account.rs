@@ -37,7 +37,7 @@ pub struct ServiceAccountFacts {
 const LONGEST: usize = 300;
 
 /// The `ServiceAccount` that an object names, as it was last read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NamedAccount {
     /// Its name.
     pub name: String,

@@ -276,10 +276,11 @@ fn whole_problem(case: &Case<'_>) -> Option<Problem> {
     let failure = facts.secret.failure.as_ref();
     let of_secret = failure.and_then(|failure| failure.problem.clone());
     let is_missing = facts.cluster.policy.state == PolicyState::Missing;
-    let missing = is_missing.then(|| Problem {
-        reason: Reason::PolicyNotInForce,
-        message: "acrcred writes no Secret, because the admission policy that protects Secrets is not in force. Install it with the chart value policies.install=true (without Helm: kubectl apply -k config/policy).".to_owned(),
-        needs_action: true,
+    let missing = is_missing.then(|| {
+        Problem::needing_action(
+            Reason::PolicyNotInForce,
+            "acrcred writes no Secret, because the admission policy that protects Secrets is not in force. Install it with the chart value policies.install=true (without Helm: kubectl apply -k config/policy).",
+        )
     });
     let policy = facts.cluster.policy;
     let unclear = policy
@@ -419,33 +420,22 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
     }
     let mut message = sentences.join(" ");
     // After a restart, what the Secret's metadata is like is known from what was said of it.
-    let before = object.status.iter().flat_map(|status| &status.conditions);
-    let mut before = before.filter(|c| c.status == "True" && c.reason == reason.as_str());
     if facts.secret.metadata.is_none()
-        && let Some(condition) = before.find(|c| c.type_ == ConditionType::Ready.as_str())
+        && let Some(before) = find(object.status.as_ref(), ConditionType::Ready, true)
+        && before.reason == reason.as_str()
     {
-        message.clone_from(&condition.message);
+        message.clone_from(&before.message);
     }
-    Problem {
-        reason,
-        message,
-        needs_action: false,
-    }
+    Problem::passing(reason, message)
 }
 
 fn pending(suspended: bool) -> Problem {
-    let (reason, message) = if suspended {
+    if suspended {
         let message =
             "Suspended (spec.suspend), and the Secret holds no live credential for every registry.";
-        (Reason::Suspended, message)
-    } else {
-        (Reason::Progressing, "acrcred is requesting a credential.")
-    };
-    Problem {
-        reason,
-        message: message.to_owned(),
-        needs_action: false,
+        return Problem::passing(Reason::Suspended, message);
     }
+    Problem::passing(Reason::Progressing, "acrcred is requesting a credential.")
 }
 
 fn condition(
@@ -455,15 +445,10 @@ fn condition(
     problem: &Problem,
     now: Timestamp,
 ) -> Condition {
-    let status = if status { "True" } else { "False" };
-    let before = object
-        .status
-        .iter()
-        .flat_map(|before| &before.conditions)
-        .find(|before| before.type_ == kind.as_str() && before.status == status);
+    let before = find(object.status.as_ref(), kind, status);
     Condition {
         type_: kind.as_str().to_owned(),
-        status: status.to_owned(),
+        status: text(status).to_owned(),
         reason: problem.reason.to_string(),
         message: problem.message.clone(),
         observed_generation: object.metadata.generation,
@@ -472,6 +457,20 @@ fn condition(
             |before| before.last_transition_time.clone(),
         ),
     }
+}
+
+/// The condition of this type and status.
+fn find(
+    status: Option<&AcrCredentialStatus>,
+    kind: ConditionType,
+    is_true: bool,
+) -> Option<&Condition> {
+    let mut conditions = status?.conditions.iter();
+    conditions.find(|c| c.type_ == kind.as_str() && c.status == text(is_true))
+}
+
+fn text(is_true: bool) -> &'static str {
+    if is_true { "True" } else { "False" }
 }
 
 /// Times in a status have whole seconds, so that what is compared is what was stored.
@@ -484,39 +483,27 @@ fn transition(
     before: Option<&AcrCredentialStatus>,
     after: &AcrCredentialStatus,
 ) -> Option<Transition> {
-    let problem = |status: &AcrCredentialStatus| {
-        let of_type = |kind: ConditionType, value: &str| {
-            let mut conditions = status.conditions.iter();
-            conditions
-                .find(|c| c.type_ == kind.as_str() && c.status == value)
-                .cloned()
-        };
-        of_type(ConditionType::RefreshFailing, "True")
-            .or_else(|| of_type(ConditionType::Ready, "False"))
+    let problem = |status| {
+        find(status, ConditionType::RefreshFailing, true)
+            .or_else(|| find(status, ConditionType::Ready, false))
     };
     let silent = [Reason::Progressing.as_str(), Reason::Suspended.as_str()];
-    let now = problem(after).filter(|condition| !silent.contains(&condition.reason.as_str()))?;
-    let is_known = before
-        .and_then(problem)
+    let now = problem(Some(after)).filter(|now| !silent.contains(&now.reason.as_str()))?;
+    let is_known = problem(before)
         .is_some_and(|before| before.reason == now.reason && before.type_ == now.type_);
-    (!is_known).then_some(Transition {
-        reason: now.reason,
-        message: now.message,
+    (!is_known).then(|| Transition {
+        reason: now.reason.clone(),
+        message: now.message.clone(),
     })
 }
 
 pub(super) fn standing(case: &Case<'_>, status: &AcrCredentialStatus) -> Standing {
-    let has = |kind: ConditionType, value: &str| {
-        status
-            .conditions
-            .iter()
-            .any(|c| c.type_ == kind.as_str() && c.status == value)
-    };
+    let has = |kind| find(Some(status), kind, true).is_some();
     let state = if case.facts.object.spec.suspend {
         State::Suspended
-    } else if has(ConditionType::RefreshFailing, "True") {
+    } else if has(ConditionType::RefreshFailing) {
         State::Failing
-    } else if has(ConditionType::Ready, "True") {
+    } else if has(ConditionType::Ready) {
         State::Ready
     } else {
         State::NotReady

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
 
 use super::case::{Case, GATHER, Registry};
-use super::entry::{Entry, Issued};
+use super::entry::Issued;
 use super::facts::{Facts, LATE_WRITE, Place};
 use super::secret_call::{SecretCall, SecretVersion};
 use super::settings::PolicyState;
@@ -86,22 +86,12 @@ pub fn step(facts: &Facts, now: Timestamp) -> Step {
         (_, None, Some(status)) => Some(Call::WriteStatus(Box::new(status))),
         (_, None, None) => None,
     };
-    let wakes = [
-        secret.wake_at,
-        status_at,
-        account_at,
-        Some(case.resync_at(Some(now), "wake")),
-    ];
-    let wake_at = wakes
-        .into_iter()
-        .flatten()
-        .chain(
-            case.registries
-                .iter()
-                .flat_map(|registry| wakes_of(&case, registry)),
-        )
-        .filter(|at| *at > now)
-        .min();
+    let resync_at = Some(case.resync_at(Some(now), "wake"));
+    let wakes = [secret.wake_at, status_at, account_at, resync_at];
+    let registries = case.registries.iter();
+    let wakes_of = registries.flat_map(|registry| wakes_of(&case, registry));
+    let wakes = wakes.into_iter().flatten().chain(wakes_of);
+    let wake_at = wakes.filter(|at| *at > now).min();
     Step {
         mints,
         call,
@@ -133,11 +123,8 @@ fn account_to_read(case: &Case<'_>) -> Result<String, Option<Timestamp>> {
     let known = identity::named(facts);
     let regular = case.resync_at(known.and_then(|known| known.read_at), "account");
     let is_wanted = || {
-        let mut due = case.due();
-        due.any(|registry| {
-            registry.in_flight_since().is_none()
-                && registry.attempt_at(facts).is_none_or(|at| at <= case.now)
-        })
+        case.due()
+            .any(|registry| registry.may_start(facts, case.now))
     };
     let failure = known.and_then(|known| known.failure.as_ref());
     let is_old = failure.is_some() || !case.account_is_fresh();
@@ -165,10 +152,7 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
     if let Some(failure) = &known.failure {
         let retry_at = failure.backoff.next_at(&facts.revision(None));
         if retry_at > now {
-            return SecretStep {
-                wake_at: Some(retry_at),
-                ..SecretStep::default()
-            };
+            return SecretStep::wait(retry_at);
         }
     }
     let metadata = secret::metadata(facts);
@@ -183,14 +167,9 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
     let entries = entries(case);
     // Only another call shows that what failed is over.
     let has_failed = known.failure.is_some();
-    let is_held = known
-        .failure
-        .as_ref()
-        .is_some_and(|failure| failure.holds_mints);
-    let is_changed = known
-        .metadata
-        .as_ref()
-        .is_some_and(|old| *old != secret::digest(&metadata));
+    let is_held = known.failure.as_ref().is_some_and(|it| it.holds_mints);
+    let written = known.metadata.as_ref();
+    let is_changed = written.is_some_and(|old| *old != secret::digest(&metadata));
     let is_wanted = case.has_news() || is_changed || (known.is_dirty && !entries.is_empty());
     let conflict_ends = known
         .conflict_at
@@ -200,10 +179,7 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
         Place::Absent => when_written(case, || {
             SecretCall::Create(secret::write(facts, metadata.clone(), None, entries))
         }),
-        Place::Unknown { .. } if conflict_ends > now => SecretStep {
-            wake_at: Some(conflict_ends),
-            ..SecretStep::default()
-        },
+        Place::Unknown { .. } if conflict_ends > now => SecretStep::wait(conflict_ends),
         // Another client that writes all the time must not cost a request each time.
         Place::Unknown { .. } if !has_failed && repair_at(case).is_some_and(|at| at > now) => {
             SecretStep {
@@ -240,16 +216,10 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
                 None => (resync_at, false),
             };
             if (now < resync_at && !has_failed) || is_minting || known.is_dirty {
-                return SecretStep {
-                    wake_at: Some(resync_at),
-                    ..SecretStep::default()
-                };
+                return SecretStep::wait(resync_at);
             }
             if known.metadata.is_none() {
-                return SecretStep {
-                    call: Some(verify(metadata, version)),
-                    ..SecretStep::default()
-                };
+                return SecretStep::call(verify(metadata, version));
             }
             after_policy_check(case, false, || {
                 let write = secret::write(facts, metadata, Some(version), entries);
@@ -271,10 +241,7 @@ fn late_write(case: &Case<'_>, find: SecretCall) -> SecretStep {
     };
     let at = saturating_add(since, LATE_WRITE);
     if case.now < at {
-        return SecretStep {
-            wake_at: Some(at),
-            ..SecretStep::default()
-        };
+        return SecretStep::wait(at);
     }
     after_policy_check(case, true, || find)
 }
@@ -287,9 +254,8 @@ fn when_written(case: &Case<'_>, call: impl FnOnce() -> SecretCall) -> SecretSte
     let (until, waiting_since) = hold(case);
     if case.now < until {
         return SecretStep {
-            wake_at: Some(until),
             waiting_since,
-            ..SecretStep::default()
+            ..SecretStep::wait(until)
         };
     }
     let is_takeover = case.facts.secret.is_dirty;
@@ -320,13 +286,9 @@ fn after_policy_check(
 /// forbidden waits with it.
 fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
     let (facts, now) = (case.facts, case.now);
-    let in_hand = || {
-        let registries = case.registries.iter();
-        registries.filter_map(|registry| Some((registry, registry.in_hand?.1)))
-    };
-    let blockers: Vec<&Registry<'_>> = case
-        .registries
-        .iter()
+    let registries = || case.registries.iter();
+    let in_hand = || registries().filter_map(|registry| Some((registry, registry.in_hand?.1)));
+    let blockers: Vec<_> = registries()
         .filter(|registry| registry.is_blocker(now))
         .collect();
     let is_final = facts.object.spec.suspend || case.unsupported.is_some();
@@ -334,28 +296,21 @@ fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
         // Nothing can be minted in their place, and nothing is lost by waiting.
         let ends = blockers
             .iter()
-            .filter_map(|blocker| blocker.stored)
-            .map(|e| e.lifetime().end);
+            .filter_map(|blocker| Some(blocker.stored?.lifetime().end));
         return (ends.max().unwrap_or(now), None);
     }
     if blockers.is_empty() || is_final {
-        let is_minting = case
-            .registries
-            .iter()
-            .any(|r| r.in_flight_since().is_some());
-        let gathering = in_hand()
-            .map(|(_, since)| saturating_add(since, GATHER))
-            .min();
-        return match gathering {
-            Some(until) if is_minting && case.leaving.is_empty() => (until, None),
+        let is_minting = registries().any(|registry| registry.in_flight_since().is_some());
+        return match in_hand().map(|(_, since)| since).min() {
+            Some(since) if is_minting && case.leaving.is_empty() => {
+                (saturating_add(since, GATHER), None)
+            }
             _ => (repair_at(case).unwrap_or(now), None),
         };
     }
     let live = |registry: &Registry<'_>| {
-        registry
-            .stored
-            .map(Entry::lifetime)
-            .filter(|lifetime| lifetime.is_live(now))
+        let lifetime = registry.stored?.lifetime();
+        lifetime.is_live(now).then_some(lifetime)
     };
     let with_reserve = in_hand().filter_map(|(registry, _)| {
         let lifetime = live(registry)?;
@@ -412,27 +367,38 @@ fn status_step(
     let present = facts.object.status.as_ref();
     let is_recorded =
         desired.secret.as_ref() == present.and_then(|present| present.secret.as_ref());
-    let soon = case
-        .registries
-        .iter()
-        .filter_map(|registry| {
-            let starts = mints
-                .iter()
-                .any(|mint| mint.server.as_str() == registry.server);
-            let since = registry.in_flight_since().or(starts.then_some(now))?;
-            Some(saturating_add(since, GATHER))
-        })
-        .chain(
-            case.registries
-                .iter()
-                .filter_map(|registry| Some(saturating_add(registry.in_hand?.1, GATHER))),
-        )
-        .filter(|at| *at > now && is_recorded)
-        .max();
+    let started = (!mints.is_empty()).then_some(now);
+    let registries = case.registries.iter();
+    let begun = registries.flat_map(|registry| {
+        let in_hand = registry.in_hand.map(|(_, since)| *since);
+        registry.in_flight_since().into_iter().chain(in_hand)
+    });
+    let soon = begun
+        .chain(started)
+        .map(|since| saturating_add(since, GATHER));
+    let soon = soon.filter(|at| *at > now && is_recorded).max();
     match soon {
         Some(at) => (None, Some(at)),
         None if is_writing => (None, None),
         None => (Some(StatusWrite::new(facts, desired)), None),
+    }
+}
+
+// === impl SecretStep ===
+
+impl SecretStep {
+    fn wait(until: Timestamp) -> Self {
+        Self {
+            wake_at: Some(until),
+            ..Self::default()
+        }
+    }
+
+    fn call(call: SecretCall) -> Self {
+        Self {
+            call: Some(call),
+            ..Self::default()
+        }
     }
 }
 
