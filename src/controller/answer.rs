@@ -1,6 +1,6 @@
 //! What the API server's answers mean. Its texts are compared, and never repeated: they may quote a Secret.
 
-use std::fmt;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use kube::api::ObjectMeta;
@@ -17,27 +17,44 @@ pub(super) const WRITTEN_UNMARKED: &str = "the written Secret has no annotation 
 pub(super) type ApiResult<T> = Result<T, ApiFailure>;
 
 /// Why a call came to nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum ApiFailure {
     /// The API server refused. Its text stays here.
+    #[error("the API server answered HTTP {}{}", .0.code, refuser(&.0.message).map_or(String::new(), |by| format!(" ({by})")))]
     Refused(Box<Status>),
-    /// No answer within 10 s.
+    /// No answer in time.
+    #[error("the API server did not answer in time")]
     Timeout,
     /// There was no connection, or it broke.
+    #[error("the API server cannot be reached")]
     Unreachable,
     /// The answer cannot be read.
+    #[error("the API server's answer cannot be read")]
     Unreadable,
     /// The request could not be made.
+    #[error("the request cannot be made; check the kubeconfig or the pod's token")]
     Unsendable,
 }
 
-/// Who refused a request, by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Refuser {
-    /// An admission webhook.
-    Webhook(String),
-    /// An admission policy.
-    Policy(String),
+/// How a refusal names who refused: the text before the name, the quote after it, and what it is.
+const REFUSERS: [(&str, char, &str); 4] = [
+    ("ValidatingAdmissionPolicy '", '\'', POLICY),
+    ("MutatingAdmissionPolicy '", '\'', POLICY),
+    ("admission webhook \"", '"', WEBHOOK),
+    ("failed calling webhook \"", '"', WEBHOOK),
+];
+const POLICY: &str = "admission policy";
+const WEBHOOK: &str = "admission webhook";
+
+/// Makes a call to the API server within `limit`.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = kube::Result<T>>,
+) -> ApiResult<T> {
+    let answer = tokio::time::timeout(limit, call).await;
+    answer.map_or(Err(ApiFailure::Timeout), |answer| {
+        answer.map_err(ApiFailure::from)
+    })
 }
 
 // === impl ApiFailure ===
@@ -96,49 +113,14 @@ impl From<kube::Error> for ApiFailure {
     }
 }
 
-impl fmt::Display for ApiFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(status) => {
-                write!(f, "the API server answered HTTP {}", status.code)?;
-                refuser(&status.message).map_or(Ok(()), |by| write!(f, " ({by})"))
-            }
-            Self::Timeout => f.write_str("the API server did not answer within 10 s"),
-            Self::Unreachable => f.write_str("the API server cannot be reached"),
-            Self::Unreadable => f.write_str("the API server's answer cannot be read"),
-            Self::Unsendable => {
-                f.write_str("the request cannot be made; check the kubeconfig or the pod's token")
-            }
-        }
-    }
-}
-
-// === impl Refuser ===
-
-impl fmt::Display for Refuser {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Webhook(name) => write!(f, "admission webhook {name}"),
-            Self::Policy(name) => write!(f, "admission policy {name}"),
-        }
-    }
-}
-
 /// The webhook or policy that a refusal names. Only what is a name is taken over.
-fn refuser(text: &str) -> Option<Refuser> {
-    let name_after = |mark: &str, quote: char| {
-        let name = text.split_once(mark)?.1.split(quote).next()?;
+fn refuser(text: &str) -> Option<String> {
+    REFUSERS.iter().find_map(|(mark, quote, kind)| {
+        let name = text.split_once(mark)?.1.split(*quote).next()?;
         let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
-        ((1..=253).contains(&name.len()) && name.bytes().all(is_name)).then(|| name.to_owned())
-    };
-    name_after("ValidatingAdmissionPolicy '", '\'')
-        .or_else(|| name_after("MutatingAdmissionPolicy '", '\''))
-        .map(Refuser::Policy)
-        .or_else(|| {
-            name_after("admission webhook \"", '"')
-                .or_else(|| name_after("failed calling webhook \"", '"'))
-                .map(Refuser::Webhook)
-        })
+        let is_one = (1..=253).contains(&name.len()) && name.bytes().all(is_name);
+        is_one.then(|| format!("{kind} {name}"))
+    })
 }
 
 /// Whether an admission policy refused, and said this. A validating admission policy names causes; RBAC does not.
@@ -146,7 +128,7 @@ pub(super) fn is_refused_by_policy(status: &Status, sentence: &str) -> bool {
     let details = status.details.as_ref();
     status.is_forbidden()
         && details.is_some_and(|details| !details.causes.is_empty())
-        && matches!(refuser(&status.message), Some(Refuser::Policy(_)))
+        && refuser(&status.message).is_some_and(|by| by.starts_with(POLICY))
         && status.message.contains(sentence)
 }
 

@@ -95,10 +95,8 @@ impl Cluster {
             return Ok(ServiceAccountState::Missing);
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        match self
-            .call("get", "serviceaccounts", accounts.get_metadata(name))
-            .await
-        {
+        let call = accounts.get_metadata(name);
+        match self.call("get", "serviceaccounts", call).await {
             Ok(account) => {
                 let facts = ServiceAccountFacts::of(&account.metadata);
                 Ok(ServiceAccountState::Found(Box::new(facts)))
@@ -164,15 +162,12 @@ impl Cluster {
             dry_run: call.write().is_none(),
         };
         let secret = call.secret();
-        let result = match call {
-            SecretCall::Create(_) => {
-                self.call("create", "secrets", secrets.create(&params, secret))
-                    .await
-            }
-            SecretCall::Replace(..) | SecretCall::Find { .. } | SecretCall::Verify(_) => {
-                self.call("update", "secrets", secrets.replace(name, &params, secret))
-                    .await
-            }
+        let result = if let SecretCall::Create(_) = call {
+            let call = secrets.create(&params, secret);
+            self.call("create", "secrets", call).await
+        } else {
+            let call = secrets.replace(name, &params, secret);
+            self.call("update", "secrets", call).await
         };
         match result {
             Ok(secret) => answer::stored(object, &secret.metadata),
@@ -295,12 +290,7 @@ impl Cluster {
         resource: &'static str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> ApiResult<T> {
-        let answer = tokio::time::timeout(DEADLINE, call).await;
-        let result = match answer {
-            Err(_) => Err(ApiFailure::Timeout),
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(ApiFailure::from(error)),
-        };
+        let result = answer::within(DEADLINE, call).await;
         let outcome = result.as_ref().err().map_or("success", ApiFailure::name);
         self.metrics.api_requested(verb, resource, outcome);
         result

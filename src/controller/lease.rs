@@ -1,7 +1,6 @@
 //! The leader lease: reads and writes what the [`Election`] decides. Of several replicas, only the holder
 //! reconciles.
 
-use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
@@ -9,10 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::ApiFailure;
+use super::answer::{ApiFailure, ApiResult, within};
 use crate::process::{Clock, Election, LeaseRecord, Step};
 
 /// Which lease to hold, and as whom.
@@ -35,17 +34,6 @@ pub(super) struct Lease {
     clock: Clock,
     /// Until when something may begin.
     held_until: watch::Sender<Option<Instant>>,
-}
-
-/// Why a call came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeaseError {
-    /// It was changed, created or deleted since it was seen.
-    Conflict,
-    Forbidden,
-    Timeout,
-    /// For another reason, as the metrics name it.
-    Failed(&'static str),
 }
 
 // === impl Lease ===
@@ -128,7 +116,7 @@ impl Lease {
                     }
                     current = found.clone().unwrap_or_default();
                 }
-                Err(LeaseError::Conflict) => election.conflicted(),
+                Err(failure) if is_conflict(failure) => election.conflicted(),
                 Err(_) => election.failed(now),
             }
             self.tell(&mut told, result.err());
@@ -150,22 +138,22 @@ impl Lease {
         step: &Step,
         current: &Object,
         election: &Election,
-    ) -> Result<Option<Object>, LeaseError> {
+    ) -> ApiResult<Option<Object>> {
         let name = &self.options.name;
         let limit = election.call_limit();
         let params = PostParams::default();
         match step {
             Step::Rest(_) => Ok(None),
-            Step::Look => call(limit, self.api.get_opt(name)).await,
+            Step::Look => within(limit, self.api.get_opt(name)).await,
             Step::Create => {
                 let object = self.held_by_us(&Object::default(), true);
                 let write = self.api.create(&params, &object);
-                call(limit, write).await.map(Some)
+                within(limit, write).await.map(Some)
             }
             Step::Take | Step::Renew => {
                 let object = self.held_by_us(current, *step == Step::Take);
                 let write = self.api.replace(name, &params, &object);
-                call(limit, write).await.map(Some)
+                within(limit, write).await.map(Some)
             }
         }
     }
@@ -198,35 +186,32 @@ impl Lease {
         }
         let params = PostParams::default();
         let write = self.api.replace(&self.options.name, &params, &object);
-        match call(election.call_limit(), write).await {
+        match within(election.call_limit(), write).await {
             Ok(_) => tracing::info!("released the lease"),
             Err(error) => tracing::warn!(%error, "cannot release the lease; it ends by itself"),
         }
     }
 
     /// Logs a failure when it is another than the last.
-    fn tell(&self, told: &mut Option<LeaseError>, error: Option<LeaseError>) {
-        let error = error.filter(|error| *error != LeaseError::Conflict);
-        if let Some(error) = error.filter(|error| *told != Some(*error)) {
-            tracing::warn!(lease = self.options.name, %error, "cannot hold the lease");
+    fn tell(&self, told: &mut Option<String>, failure: Option<ApiFailure>) {
+        let failure = failure.filter(|failure| !is_conflict(failure));
+        let advice = match failure.as_ref().and_then(ApiFailure::code) {
+            Some(403) => {
+                "; apply the Role for leases of config/rbac in the lease's namespace; nothing is reconciled until then"
+            }
+            _ => "",
+        };
+        let text = failure.map(|failure| format!("{failure}{advice}"));
+        if let Some(error) = text.as_ref().filter(|_| *told != text) {
+            tracing::warn!(lease = self.options.name, error, "cannot hold the lease");
         }
-        *told = error;
+        *told = text;
     }
 }
 
-async fn call<T>(
-    limit: Duration,
-    call: impl Future<Output = kube::Result<T>>,
-) -> Result<T, LeaseError> {
-    match timeout(limit, call).await {
-        Err(_) => Err(LeaseError::Timeout),
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-            Err(LeaseError::Conflict)
-        }
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(LeaseError::Forbidden),
-        Ok(Err(error)) => Err(LeaseError::Failed(ApiFailure::from(error).name())),
-    }
+/// Whether the lease was changed, created or deleted since it was seen.
+fn is_conflict(failure: &ApiFailure) -> bool {
+    matches!(failure.code(), Some(404 | 409))
 }
 
 fn record(object: &Object) -> LeaseRecord {
@@ -236,20 +221,5 @@ fn record(object: &Object) -> LeaseRecord {
         version: object.resource_version().unwrap_or_default(),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         duration: seconds.and_then(Result::ok).map(Duration::from_secs),
-    }
-}
-
-// === impl LeaseError ===
-
-impl fmt::Display for LeaseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflict => f.write_str("somebody else has changed it"),
-            Self::Forbidden => f.write_str(
-                "the API server answered HTTP 403: apply the Role for leases of config/rbac in the lease's namespace; nothing is reconciled until then",
-            ),
-            Self::Timeout => f.write_str("the API server did not answer in time"),
-            Self::Failed(failure) => write!(f, "the call to the API server failed ({failure})"),
-        }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -31,6 +30,14 @@ struct Outcome {
     wake_at: Option<Timestamp>,
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    fn last(result: ReconcileResult, wake_at: Option<Timestamp>) -> Self {
+        Self { result, wake_at }
+    }
+}
+
 // === impl Controller ===
 
 impl Controller {
@@ -47,10 +54,8 @@ impl Controller {
                 tracing::error!("a reconcile panicked; the object is retried in 5 minutes");
                 let now = self.clock.now();
                 self.objects.reset(&key, now);
-                Outcome {
-                    result: ReconcileResult::Panic,
-                    wake_at: Some(saturating_add(now, PANIC_BACKOFF)),
-                }
+                let again = saturating_add(now, PANIC_BACKOFF);
+                Outcome::last(ReconcileResult::Panic, Some(again))
             });
             self.metrics.reconciled(outcome.result, started.elapsed());
             let is_pending = self.objects.end(&key);
@@ -76,16 +81,10 @@ impl Controller {
             let cluster = self.cluster_facts().await;
             let now = self.clock.now();
             let first_seen = |value: &str| self.refresh_began(value);
-            let step = match self
-                .objects
-                .decide(key, cluster, first_seen, slot.is_some(), now)
-            {
-                Decided::Gone => {
-                    return Outcome {
-                        result,
-                        wake_at: None,
-                    };
-                }
+            let may_call = slot.is_some();
+            let decided = self.objects.decide(key, cluster, first_seen, may_call, now);
+            let (step, object) = match decided {
+                Decided::Gone => return Outcome::last(result, None),
                 Decided::Call => {
                     slot = self.cluster.slot().await;
                     if slot.is_none() || over.is_cancelled() {
@@ -95,7 +94,6 @@ impl Controller {
                 }
                 Decided::Step(step, object) => (step, object),
             };
-            let (step, object) = step;
             for mint in step.mints {
                 self.start_mint(key, &object, mint, over);
             }
@@ -119,10 +117,7 @@ impl Controller {
                 }
             }
             let Some(call) = step.call else {
-                return Outcome {
-                    result,
-                    wake_at: step.wake_at,
-                };
+                return Outcome::last(result, step.wake_at);
             };
             let is_answered = match call {
                 Call::ReadServiceAccount(name) => self.read_account(key, &object, &name).await,
@@ -133,16 +128,11 @@ impl Controller {
                 result = ReconcileResult::Failure;
             }
             if over.is_cancelled() {
-                return Outcome {
-                    result,
-                    wake_at: None,
-                };
+                return Outcome::last(result, None);
             }
         }
-        Outcome {
-            result,
-            wake_at: Some(saturating_add(self.clock.now(), NEXT_TURN)),
-        }
+        let next_turn = saturating_add(self.clock.now(), NEXT_TURN);
+        Outcome::last(result, Some(next_turn))
     }
 
     async fn read_account(&self, key: &ObjectKey, object: &AcrCredential, name: &str) -> bool {
@@ -176,14 +166,11 @@ impl Controller {
             problem: Problem::passing(Reason::Progressing, "acrcred is stopping."),
             retry_after: SignedDuration::ZERO,
         });
-        let problem = match &answer {
-            SecretAnswer::Failed { problem, .. }
-            | SecretAnswer::NotOwned(problem)
-            | SecretAnswer::Immutable(problem)
-            | SecretAnswer::OwnerRefused(problem) => Some(problem),
-            _ => None,
-        };
-        if let Some(problem) = problem {
+        if let SecretAnswer::Failed { problem, .. }
+        | SecretAnswer::NotOwned(problem)
+        | SecretAnswer::Immutable(problem)
+        | SecretAnswer::OwnerRefused(problem) = &answer
+        {
             tracing::warn!(
                 reason = problem.reason.as_str(),
                 detail = problem.message,
@@ -207,23 +194,19 @@ impl Controller {
     ) -> bool {
         let answer = self.cluster.write_status(object, &write.status).await;
         let now = self.clock.now();
+        let mut floor = SignedDuration::ZERO;
+        if let Err(failure) = &answer {
+            tracing::warn!(%failure, "cannot write the status");
+            floor = failure.retry_after();
+        }
+        let written = answer.ok().flatten();
+        let is_written = written.is_some();
         let uid = object.metadata.uid.as_ref();
-        let (is_written, floor) = match answer {
-            Ok(Some(written)) => {
-                self.objects.with(key, uid, |facts| {
-                    facts.status_written(write.status, Arc::new(written), now);
-                });
-                (true, SignedDuration::ZERO)
-            }
-            Ok(None) => (false, SignedDuration::ZERO),
-            Err(failure) => {
-                tracing::warn!(%failure, name = object.name_any(), "cannot write the status");
-                (false, failure.retry_after())
-            }
-        };
+        self.objects.with(key, uid, |facts| match written {
+            Some(written) => facts.status_written(write.status, Arc::new(written), now),
+            None => facts.status_failed(floor, now),
+        });
         if !is_written {
-            self.objects
-                .with(key, uid, |facts| facts.status_failed(floor, now));
             return false;
         }
         if let Some(event) = write.event {
