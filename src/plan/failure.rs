@@ -1,56 +1,41 @@
 //! Failures in the terms of the API. What each means and who must act is in the catalogue of
 //! [`credential`](crate::credential::catalogue).
 
-use jiff::Timestamp;
-
 use super::backoff::Attempt;
-use super::facts::Facts;
+use super::case::{Case, Registry};
 use super::identity::federation;
 use super::problem::Problem;
 use crate::api::Reason;
-use crate::credential::{Audience, Cause, Class, Hop, Identity, MintError, Repositories};
+use crate::credential::{Cause, Class, Hop, MintError, Scope};
 
 /// What a failed attempt at a registry means for the object.
-pub(super) fn of_attempt(
-    facts: &Facts,
-    identity: &Result<Identity, MintError>,
-    server: &str,
-    attempt: &Attempt,
-    now: Timestamp,
-) -> Problem {
-    let error = effective(facts, server, attempt.error);
+pub(super) fn of_attempt(case: &Case<'_>, registry: &Registry<'_>, attempt: &Attempt) -> Problem {
+    let error = effective(registry, attempt.error);
+    let hint = identity_hint(case, &error);
+    let missing = missing_repositories(case, registry, attempt);
     Problem {
         reason: reason(error.cause),
-        message: format!(
-            "{server}: {error}{}{}",
-            identity_hint(facts, identity, &error),
-            missing_repositories(facts, server, attempt),
-        ),
-        needs_action: attempt.is_terminal(now),
+        message: format!("{}: {error}{hint}{missing}", registry.server),
+        needs_action: attempt.is_terminal(case.now),
     }
 }
 
 /// What an identity that cannot be used means for one of the object's registries.
-pub(super) fn of_identity(
-    facts: &Facts,
-    identity: &Result<Identity, MintError>,
-    server: &str,
-    error: MintError,
-) -> Problem {
-    let hint = identity_hint(facts, identity, &error);
+pub(super) fn of_identity(case: &Case<'_>, registry: &Registry<'_>, error: MintError) -> Problem {
+    let hint = identity_hint(case, &error);
     Problem {
         reason: reason(error.cause),
-        message: format!("{server}: {error}{hint}"),
+        message: format!("{}: {error}{hint}", registry.server),
         needs_action: matches!(error.class(), Class::Terminal | Class::Awaited),
     }
 }
 
 /// A registry does not say why it refuses a token. One for another audience than its own is the likely cause.
-fn effective(facts: &Facts, server: &str, error: MintError) -> MintError {
-    let is_other =
-        || audience(facts, server).is_some_and(|audience| !audience.is_container_registry());
+fn effective(registry: &Registry<'_>, error: MintError) -> MintError {
+    let entitlement = registry.entitlement.as_ref();
+    let is_other = entitlement.is_ok_and(|to| !to.server.audience().is_container_registry());
     match error.cause {
-        Cause::RegistryRefused if is_other() => MintError {
+        Cause::RegistryRefused if is_other => MintError {
             cause: Cause::ArmTokenRefused,
             ..error
         },
@@ -58,20 +43,10 @@ fn effective(facts: &Facts, server: &str, error: MintError) -> MintError {
     }
 }
 
-/// The audience of the Entra tokens that a registry is sent.
-pub(super) fn audience(facts: &Facts, server: &str) -> Option<Audience> {
-    let server = facts.settings.clouds.login_server(server).ok()?;
-    Some(server.audience().clone())
-}
-
 /// Whose token did not help, where that is of use.
-fn identity_hint(
-    facts: &Facts,
-    identity: &Result<Identity, MintError>,
-    error: &MintError,
-) -> String {
-    let federation = federation(facts, identity);
-    let service_account = facts.object.spec.identity.as_ref();
+fn identity_hint(case: &Case<'_>, error: &MintError) -> String {
+    let federation = federation(case.facts, &case.identity);
+    let service_account = case.facts.object.spec.identity.as_ref();
     match (error.cause, federation, service_account) {
         (Cause::Federation(_), Some(federation), _) => format!(
             " (presented: issuer {}, subject {}, audience {})",
@@ -88,22 +63,15 @@ fn identity_hint(
 
 /// The repositories that the registry did not grant, as the spec names them: no upstream text is repeated. An
 /// attempt for another spec counts places in another list, and then none is named.
-fn missing_repositories(facts: &Facts, server: &str, attempt: &Attempt) -> String {
-    let object = &facts.object;
-    let is_of_this = attempt.is_of(object.metadata.generation);
-    let mut registries = object.spec.registries.iter();
-    let asked = registries
-        .find(|registry| registry.server == server && is_of_this)
-        .and_then(|registry| Repositories::new(registry.repositories.as_deref()?).ok());
-    let names: Vec<&str> = asked
-        .iter()
-        .flat_map(|asked| asked.named(attempt.error.missing))
-        .collect();
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!(" (not granted: {})", names.join(", "))
+fn missing_repositories(case: &Case<'_>, registry: &Registry<'_>, attempt: &Attempt) -> String {
+    let Ok(Scope::Repositories(asked)) = registry.entitlement.as_ref().map(|to| &to.scope) else {
+        return String::new();
+    };
+    let names: Vec<&str> = asked.named(attempt.error.missing).collect();
+    if names.is_empty() || !attempt.is_of(case.facts.object.metadata.generation) {
+        return String::new();
     }
+    format!(" (not granted: {})", names.join(", "))
 }
 
 /// The reason under which a cause is reported.

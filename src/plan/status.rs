@@ -5,7 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 
 use super::case::{Case, Registry};
-use super::facts::{Facts, Place};
+use super::entry::Entry;
+use super::facts::{Facts, Place, RegistryFacts};
 use super::problem::Problem;
 use super::secret::AllowedMetadata;
 use super::settings::PolicyState;
@@ -107,57 +108,53 @@ pub(super) fn is_news(facts: &Facts, desired: &AcrCredentialStatus) -> bool {
     present != Some(desired) && !is_refused && !(says_nothing && desired.secret.is_none())
 }
 
+/// What is to be said of an object.
+struct Report<'a> {
+    case: &'a Case<'a>,
+    /// What keeps the object as a whole from being refreshed.
+    whole: Option<Problem>,
+    /// What is wrong with each registry of the spec, in its order.
+    problems: Vec<Option<Problem>>,
+}
+
 /// The status that is true now.
 pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
     let facts = case.facts;
-    let before = facts.object.status.as_ref();
-    let problems: Vec<Option<Problem>> = case
-        .registries
-        .iter()
-        .map(|registry| registry_problem(case, registry))
-        .collect();
-    let whole = whole_problem(case);
-    let lifetimes = || {
-        let stored = case
-            .registries
+    let report = Report::of(case);
+    let stored = || {
+        case.registries
             .iter()
-            .filter_map(|registry| registry.stored);
-        stored.map(super::entry::Entry::lifetime)
+            .filter_map(|registry| registry.stored)
     };
-    let is_refreshed = whole.is_none() && !facts.object.spec.suspend;
+    let lifetimes = || stored().map(Entry::lifetime);
+    let is_refreshed = report.whole.is_none() && !facts.object.spec.suspend;
     let fraction = facts.settings.refresh_fraction;
-    let refresh_at = lifetimes()
-        .map(|lifetime| schedule::refresh_at(&lifetime, fraction, facts.uid()))
-        .min();
+    let refresh_at = lifetimes().map(|life| schedule::refresh_at(&life, fraction, facts.uid()));
     let entitled = || {
         case.registries
             .iter()
             .filter(|registry| registry.entitlement.is_ok())
     };
+    let written_at = |registry: &Registry<'_>| {
+        registry
+            .received_at()
+            .filter(|_| registry.in_hand.is_none())
+    };
+    let handled = refresh::last_handled(facts.refresh.as_ref(), entitled().map(written_at));
+    let before = facts.object.status.as_ref();
     AcrCredentialStatus {
         observed_generation: facts.object.metadata.generation,
-        conditions: conditions(case, &problems, whole.as_ref()),
+        conditions: report.conditions(),
         secret: secret(facts),
-        expires_at: lifetimes().map(|lifetime| lifetime.end).min().map(seconds),
-        refresh_at: refresh_at.filter(|_| is_refreshed).map(seconds),
-        last_refresh_at: lifetimes()
-            .map(|lifetime| lifetime.start)
-            .max()
-            .map(seconds),
+        expires_at: lifetimes().map(|life| life.end).min().map(seconds),
+        refresh_at: refresh_at.min().filter(|_| is_refreshed).map(seconds),
+        last_refresh_at: lifetimes().map(|life| life.start).max().map(seconds),
         identity: entitled()
             .next()
             .and_then(|_| identity::federation(facts, &case.identity)),
-        registries: rows(case, &problems, whole.as_ref()),
+        registries: report.rows(),
         attached: Vec::new(),
-        last_handled_refresh: refresh::last_handled(
-            facts.refresh.as_ref(),
-            entitled().map(|registry| {
-                registry
-                    .received_at()
-                    .filter(|_| registry.in_hand.is_none())
-            }),
-        )
-        .or_else(|| before?.last_handled_refresh.clone()),
+        last_handled_refresh: handled.or_else(|| before?.last_handled_refresh.clone()),
     }
 }
 
@@ -171,73 +168,13 @@ fn secret(facts: &Facts) -> Option<SecretStatus> {
     })
 }
 
-/// One row for each registry of the spec, and for each that left it as long as the Secret holds its credential: a new
-/// process must know of it.
-fn rows(
-    case: &Case<'_>,
-    problems: &[Option<Problem>],
-    whole: Option<&Problem>,
-) -> Vec<RegistryStatus> {
-    let facts = case.facts;
-    let row = |server: &str, reason: Reason, audience: Option<String>| {
-        let stored = facts
-            .registries
-            .get(server)
-            .and_then(|known| known.stored.as_ref());
-        let lifetime = stored.map(super::entry::Entry::lifetime);
-        RegistryStatus {
-            server: server.to_owned(),
-            audience,
-            issued_at: lifetime.map(|lifetime| seconds(lifetime.start)),
-            expires_at: lifetime.map(|lifetime| seconds(lifetime.end)),
-            issued_for: stored.map(|stored| stored.issued_for().to_string()),
-            reason: reason.to_string(),
-        }
-    };
-    let of_spec = case
-        .registries
-        .iter()
-        .zip(problems)
-        .map(|(registry, problem)| {
-            let audience = registry.entitlement.as_ref().ok();
-            let audience = audience.map(|to| to.server.audience().as_str().to_owned());
-            let reason = match (problem, whole) {
-                (Some(problem), _) | (None, Some(problem)) => problem.reason,
-                (None, None) if facts.object.spec.suspend => Reason::Suspended,
-                (None, None) if registry.is_live(case.now) => Reason::Issued,
-                (None, None) => Reason::Progressing,
-            };
-            row(registry.server, reason, audience)
-        });
-    let is_in_spec = |server: &str| case.registries.iter().any(|r| r.server == server);
-    let is_stored = |server: &str| {
-        facts
-            .registries
-            .get(server)
-            .is_some_and(|known| known.stored.is_some())
-    };
-    let left = case
-        .leaving
-        .iter()
-        .filter(|server| !is_in_spec(server) && is_stored(server))
-        .map(|server| row(server, Reason::Progressing, None));
-    of_spec.chain(left).collect()
-}
-
 /// What is wrong with one registry.
 fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem> {
     let facts = case.facts;
     if let Err(problem) = &registry.entitlement {
         return Some(problem.clone());
     }
-    let of_identity = |error: MintError| {
-        Some(failure::of_identity(
-            facts,
-            &case.identity,
-            registry.server,
-            error,
-        ))
-    };
+    let of_identity = |error| Some(failure::of_identity(case, registry, error));
     match &case.identity {
         Err(error) if identity::is_gone(facts, &case.identity) => return of_identity(*error),
         // Nothing is tried: what failed before says nothing of now.
@@ -254,13 +191,7 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
         return of_identity(MintError::new(Hop::Assertion, Cause::ApiServer));
     }
     let attempt = registry.facts?.attempt.as_ref().filter(|_| is_due)?;
-    Some(failure::of_attempt(
-        facts,
-        &case.identity,
-        registry.server,
-        attempt,
-        case.now,
-    ))
+    Some(failure::of_attempt(case, registry, attempt))
 }
 
 /// Whether the identity was looked for, so that its absence can be reported.
@@ -295,83 +226,131 @@ fn whole_problem(case: &Case<'_>) -> Option<Problem> {
 
 /// acrcred writes nothing before it knows that the policy is in force.
 fn unclear(code: u16) -> Problem {
-    let (reason, advice) = match code {
-        403 => (
+    let what =
+        "acrcred cannot check whether the admission policy that protects Secrets is in force";
+    match code {
+        403 => Problem::needing_action(
             Reason::Forbidden,
-            "Check acrcred's role: it needs create on Secrets.",
+            format!("{what} (HTTP 403). Check acrcred's role: it needs create on Secrets."),
         ),
-        _ => (
-            Reason::SecretWriteFailed,
-            "Check the API server and its admission webhooks.",
-        ),
-    };
-    let answer = if code == 0 {
-        "no answer".to_owned()
-    } else {
-        format!("HTTP {code}")
-    };
-    Problem {
-        reason,
-        message: format!(
-            "acrcred cannot check whether the admission policy that protects Secrets is in force ({answer}). {advice}"
-        ),
-        needs_action: code == 403,
-    }
-}
-
-fn conditions(
-    case: &Case<'_>,
-    problems: &[Option<Problem>],
-    whole: Option<&Problem>,
-) -> Vec<Condition> {
-    let object = &case.facts.object;
-    let mut conditions = Vec::with_capacity(2);
-    let mut add = |kind: ConditionType, status: bool, problem: &Problem| {
-        conditions.push(condition(object, kind, status, problem, case.now));
-    };
-    let foremost = foremost_problem(case, problems, whole);
-    // A field that is not supported is never "ready", whatever the Secret still holds.
-    let is_ready =
-        case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live(case.now));
-    if is_ready {
-        add(ConditionType::Ready, true, &issued(case.facts, case.now));
-        if let Some(problem) = foremost {
-            add(ConditionType::RefreshFailing, true, problem);
+        _ => {
+            let answer = if code == 0 {
+                "no answer".to_owned()
+            } else {
+                format!("HTTP {code}")
+            };
+            let advice = "Check the API server and its admission webhooks.";
+            Problem::passing(
+                Reason::SecretWriteFailed,
+                format!("{what} ({answer}). {advice}"),
+            )
         }
-        return conditions;
     }
-    let suspended = object.spec.suspend;
-    let pending = pending(suspended);
-    let problem = foremost.unwrap_or(&pending);
-    add(ConditionType::Ready, false, problem);
-    if problem.needs_action {
-        add(ConditionType::Stalled, true, problem);
-    } else if !suspended {
-        add(ConditionType::Reconciling, true, problem);
-    }
-    conditions
 }
 
-/// The problem to report: first that of the whole object, then that of a registry without a live credential, then that
-/// of a refresh; among those, first one that needs a person.
-fn foremost_problem<'a>(
-    case: &Case<'_>,
-    problems: &'a [Option<Problem>],
-    whole: Option<&'a Problem>,
-) -> Option<&'a Problem> {
-    let ranked = case
-        .registries
-        .iter()
-        .zip(problems)
-        .filter_map(|(registry, problem)| {
-            let problem = problem.as_ref()?;
-            Some(((registry.is_live(case.now), !problem.needs_action), problem))
+// === impl Report ===
+
+impl<'a> Report<'a> {
+    fn of(case: &'a Case<'a>) -> Self {
+        let registries = case.registries.iter();
+        Self {
+            case,
+            whole: whole_problem(case),
+            problems: registries
+                .map(|registry| registry_problem(case, registry))
+                .collect(),
+        }
+    }
+
+    fn registries(&self) -> impl Iterator<Item = (&Registry<'a>, Option<&Problem>)> {
+        let problems = self.problems.iter().map(Option::as_ref);
+        self.case.registries.iter().zip(problems)
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let case = self.case;
+        let object = &case.facts.object;
+        let mut conditions = Vec::with_capacity(2);
+        let mut add = |kind: ConditionType, status: bool, problem: &Problem| {
+            conditions.push(condition(object, kind, status, problem, case.now));
+        };
+        // A field that is not supported is never "ready", whatever the Secret still holds.
+        let is_ready =
+            case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live(case.now));
+        if is_ready {
+            add(ConditionType::Ready, true, &issued(case.facts, case.now));
+            if let Some(problem) = self.foremost() {
+                add(ConditionType::RefreshFailing, true, problem);
+            }
+            return conditions;
+        }
+        let suspended = object.spec.suspend;
+        let pending = pending(suspended);
+        let problem = self.foremost().unwrap_or(&pending);
+        add(ConditionType::Ready, false, problem);
+        if problem.needs_action {
+            add(ConditionType::Stalled, true, problem);
+        } else if !suspended {
+            add(ConditionType::Reconciling, true, problem);
+        }
+        conditions
+    }
+
+    /// The problem to report: first that of the whole object, then that of a registry without a live credential, then
+    /// that of a refresh; among those, first one that needs a person.
+    fn foremost(&self) -> Option<&Problem> {
+        let problems = self
+            .registries()
+            .filter_map(|(registry, problem)| Some((registry, problem?)));
+        let of_registry = problems.min_by_key(|(registry, problem)| {
+            (registry.is_live(self.case.now), !problem.needs_action)
         });
-    whole.or_else(|| {
-        ranked
-            .min_by_key(|(rank, _)| *rank)
-            .map(|(_, problem)| problem)
-    })
+        self.whole
+            .as_ref()
+            .or(of_registry.map(|(_, problem)| problem))
+    }
+
+    /// One row for each registry of the spec, and for each that left it as long as the Secret holds its credential: a
+    /// new process must know of it.
+    fn rows(&self) -> Vec<RegistryStatus> {
+        let case = self.case;
+        let of_spec = self.registries().map(|(registry, problem)| {
+            let reason = match problem.or(self.whole.as_ref()) {
+                Some(problem) => problem.reason,
+                None if case.facts.object.spec.suspend => Reason::Suspended,
+                None if registry.is_live(case.now) => Reason::Issued,
+                None => Reason::Progressing,
+            };
+            let entitlement = registry.entitlement.as_ref().ok();
+            RegistryStatus {
+                audience: entitlement.map(|to| to.server.audience().as_str().to_owned()),
+                ..row(registry.server, registry.facts, reason)
+            }
+        });
+        let left = case
+            .leaving
+            .iter()
+            .filter(|server| case.registry(server).is_none());
+        let left = left.filter_map(|server| {
+            let known = case.facts.registries.get(*server);
+            known?.stored.as_ref()?;
+            Some(row(server, known, Reason::Progressing))
+        });
+        of_spec.chain(left).collect()
+    }
+}
+
+fn row(server: &str, known: Option<&RegistryFacts>, reason: Reason) -> RegistryStatus {
+    let stored = known.and_then(|known| known.stored.as_ref());
+    let lifetime = stored.map(Entry::lifetime);
+    RegistryStatus {
+        server: server.to_owned(),
+        audience: None,
+        issued_at: lifetime.map(|lifetime| seconds(lifetime.start)),
+        expires_at: lifetime.map(|lifetime| seconds(lifetime.end)),
+        issued_for: stored.map(|stored| stored.issued_for().to_string()),
+        reason: reason.to_string(),
+    }
 }
 
 fn issued(facts: &Facts, now: Timestamp) -> Problem {
