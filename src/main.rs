@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use acrcred::args::{Args, Config, LeaseConfig};
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
@@ -53,7 +54,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     let identity = config.controller_identity;
     let controller = Controller::new(ControllerOptions {
         client: client.clone(),
-        settings: Settings {
+        settings: Arc::new(Settings {
             policy: Policy::new(config.allow_controller_identity),
             clouds: config.clouds,
             controller: identity
@@ -63,7 +64,7 @@ async fn run(config: Config) -> Result<(), Failure> {
             default_tenant_id: config.default_tenant_id,
             refresh_fraction: config.refresh_fraction,
             secret_metadata_prefixes: config.secret_metadata_prefixes,
-        },
+        }),
         assertion: identity.map(|own| -> Box<dyn AssertionSource> {
             Box::new(AssertionFile::new(own.token_file))
         }),

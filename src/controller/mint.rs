@@ -1,12 +1,13 @@
 //! Mints as tasks: each ends in a fact, whatever happens to it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use jiff::SignedDuration;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -110,7 +111,7 @@ impl Controller {
         object: &AcrCredential,
         request: &MintRequest,
     ) -> Result<Credential, MintError> {
-        match (&object.spec.identity, &self.assertion) {
+        match (&object.spec.identity, &self.options.assertion) {
             (Some(named), _) => {
                 let tokens = TokenRequests {
                     cluster: &self.cluster,
@@ -119,17 +120,13 @@ impl Controller {
                     subject: &request.identity.subject,
                     issuer: Mutex::default(),
                 };
-                let result = self.minter.mint(request, &tokens).await;
-                let issuer = tokens
-                    .issuer
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner);
-                if let Some(issuer) = issuer {
+                let result = self.options.minter.mint(request, &tokens).await;
+                if let Some(issuer) = tokens.issuer.into_inner() {
                     self.learn(|facts| facts.issuer = Some(issuer));
                 }
                 result
             }
-            (None, Some(own)) => self.minter.mint(request, own.as_ref()).await,
+            (None, Some(own)) => self.options.minter.mint(request, own.as_ref()).await,
             (None, None) => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
         }
     }
@@ -147,7 +144,7 @@ impl AssertionSource for TokenRequests<'_> {
             .await?;
         let issuer = issuer_of(&token, self.subject)
             .map_err(|cause| MintError::new(Hop::Assertion, cause))?;
-        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(issuer);
+        *self.issuer.lock() = Some(issuer);
         Ok(token)
     }
 

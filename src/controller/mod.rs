@@ -15,11 +15,12 @@ mod watch;
 mod watch_secrets;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,7 +44,7 @@ pub struct ControllerOptions {
     /// Talks to the API server as acrcred's `ServiceAccount`.
     pub client: Client,
     /// The platform administrator's decisions.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// The controller's own `ServiceAccount` token, where it has an identity.
     pub assertion: Option<Box<dyn AssertionSource>>,
     /// Mints credentials.
@@ -70,17 +71,12 @@ pub struct ControllerOptions {
 
 /// Keeps Secrets filled until it is told to stop.
 pub struct Controller {
-    client: Client,
+    options: ControllerOptions,
     cluster: Cluster,
-    assertion: Option<Box<dyn AssertionSource>>,
-    minter: Minter,
     clock: Clock,
     metrics: Metrics,
     /// What to watch, until [`Controller::run`] does.
     scopes: Mutex<Vec<Scope>>,
-    selector: String,
-    watch_secrets: Vec<String>,
-    watch_timeout: Duration,
     /// `None`: this replica is the only one.
     lease: Option<Lease>,
     term: Mutex<Term>,
@@ -119,39 +115,29 @@ impl Controller {
             since: options.clock.now(),
             resync_interval: options.resync_interval,
         };
-        let lease = options
-            .lease
-            .map(|lease| Lease::new(&options.client, lease, options.clock.clone()));
+        let lease = options.lease.clone();
         Arc::new(Self {
             cluster: Cluster::new(options.client.clone(), options.metrics.clone()),
+            clock: options.clock.clone(),
+            metrics: options.metrics.clone(),
+            scopes: Mutex::new(Scope::of(&options.watch_namespaces, &options.readiness)),
+            lease: lease.map(|lease| Lease::new(&options.client, lease, options.clock.clone())),
+            term: Mutex::default(),
             queue: DueQueue::default(),
-            objects: TrackedObjects::new(Arc::new(options.settings)),
+            objects: TrackedObjects::new(options.settings.clone()),
             tasks: TaskTracker::new(),
             policy_wanted: Notify::default(),
             facts: Mutex::new(Arc::new(facts)),
             own_read_at: tokio::sync::Mutex::default(),
             refreshes: Mutex::default(),
-            term: Mutex::default(),
-            lease,
-            client: options.client,
-            assertion: options.assertion,
-            minter: options.minter,
-            clock: options.clock,
-            metrics: options.metrics,
-            scopes: Mutex::new(Scope::of(&options.watch_namespaces, &options.readiness)),
-            selector: options.selector,
-            watch_secrets: options.watch_secrets,
-            watch_timeout: options.watch_timeout,
+            options,
         })
     }
 
     /// The due objects that nobody has started on. A replica that stands by has none.
     pub fn backlog(&self) -> Backlog {
         if !self.is_leading() {
-            return Backlog {
-                items: 0,
-                oldest: Duration::ZERO,
-            };
+            return Backlog::default();
         }
         let now = self.clock.now();
         Backlog {
@@ -162,7 +148,7 @@ impl Controller {
 
     /// What is known of the cluster, with the own token as it is now.
     async fn cluster_facts(&self) -> Arc<ClusterFacts> {
-        if let Some(assertion) = &self.assertion {
+        if let Some(assertion) = &self.options.assertion {
             // Held while the file is read: no reconcile goes on without its content.
             let mut read_at = self.own_read_at.lock().await;
             if read_at.is_none_or(|at| at.elapsed() > OWN_TOKEN_IS_FRESH) {
@@ -175,14 +161,11 @@ impl Controller {
     }
 
     fn known_cluster(&self) -> Arc<ClusterFacts> {
-        self.facts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.facts.lock().clone()
     }
 
     fn learn(&self, change: impl FnOnce(&mut ClusterFacts)) {
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = self.facts.lock();
         change(Arc::make_mut(&mut facts));
     }
 
@@ -211,10 +194,7 @@ impl Controller {
     /// When the refresh that `value` asks for began: somebody may annotate a thousand objects at once.
     fn refresh_began(&self, value: &str) -> Timestamp {
         let now = self.clock.now();
-        let mut refreshes = self
-            .refreshes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut refreshes = self.refreshes.lock();
         refreshes.retain(|_, began| now.duration_since(*began) < REFRESH_TOGETHER);
         *refreshes.entry(value.to_owned()).or_insert(now)
     }
@@ -248,7 +228,7 @@ impl Controller {
             // Subscribed before the queue is read, so that nothing scheduled in between is missed.
             let changed = self.queue.changed();
             self.notice_clock_step(&mut seen);
-            self.minter.drop_unshared();
+            self.options.minter.drop_unshared();
             let mut due = self.queue.take_due(self.clock.now());
             due.sort_by_cached_key(|key| !self.objects.is_renewal(key));
             for key in due {

@@ -1,9 +1,9 @@
 //! What is due when, on the wall clock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Namespace and name of an object.
@@ -31,7 +31,7 @@ struct Items {
 impl DueQueue {
     /// Looks at `key` at `at`, or earlier if that is already planned.
     pub fn schedule(&self, key: &ObjectKey, at: Timestamp) {
-        let mut items = self.lock();
+        let mut items = self.items.lock();
         match items.by_key.get(key).copied() {
             Some(planned) if planned <= at => return,
             Some(planned) => {
@@ -47,7 +47,7 @@ impl DueQueue {
 
     /// Forgets `key`.
     pub fn remove(&self, key: &ObjectKey) {
-        let mut items = self.lock();
+        let mut items = self.items.lock();
         if let Some(at) = items.by_key.remove(key) {
             items.by_time.remove(&(at, key.clone()));
         }
@@ -55,7 +55,7 @@ impl DueQueue {
 
     /// Takes everything that is due at `now`, the longest due first.
     pub fn take_due(&self, now: Timestamp) -> Vec<ObjectKey> {
-        let mut items = self.lock();
+        let mut items = self.items.lock();
         let mut due = Vec::new();
         while items.by_time.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, key)) = items.by_time.pop_first() {
@@ -68,12 +68,12 @@ impl DueQueue {
 
     /// When the next item is due.
     pub fn next(&self) -> Option<Timestamp> {
-        self.lock().by_time.first().map(|(at, _)| *at)
+        self.items.lock().by_time.first().map(|(at, _)| *at)
     }
 
     /// How many items are due and were not taken.
     pub fn count_due(&self, now: Timestamp) -> usize {
-        let items = self.lock();
+        let items = self.items.lock();
         items
             .by_time
             .iter()
@@ -93,10 +93,6 @@ impl DueQueue {
         let mut notified = Box::pin(self.changed.notified());
         notified.as_mut().enable();
         notified
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Items> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

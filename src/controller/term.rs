@@ -1,6 +1,6 @@
 //! When work is begun: always, or, where replicas share it, in the terms in which this one holds the lease.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -28,7 +28,7 @@ impl Controller {
 
     /// Cancelled when what begins now must be dropped.
     pub(super) fn term_over(&self) -> CancellationToken {
-        self.term().over.clone()
+        self.term.lock().over.clone()
     }
 
     /// Keeps the lease, if there is one to keep, until `stop` is cancelled.
@@ -76,7 +76,7 @@ impl Controller {
     /// Decides about every object again. What is known of a Secret stays valid unless its object's status names a later
     /// version.
     fn take_over(&self) {
-        *self.term() = Term::default();
+        *self.term.lock() = Term::default();
         let now = self.clock.now();
         self.learn(|facts| facts.since = now);
         self.schedule_all();
@@ -91,15 +91,11 @@ impl Controller {
             () = self.tasks.wait() => {}
             () = patience => {
                 tracing::warn!("dropping reconciles under way");
-                self.term().over.cancel();
+                self.term.lock().over.cancel();
                 let _ = tokio::time::timeout(DROPPED, self.tasks.wait()).await;
             }
         }
         self.tasks.reopen();
         self.metrics.leads(false);
-    }
-
-    fn term(&self) -> MutexGuard<'_, Term> {
-        self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

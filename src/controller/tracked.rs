@@ -1,11 +1,12 @@
 //! The objects that exist, and what is known of each. Lost at a restart, and correct without.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
+use parking_lot::Mutex;
 
 use super::queue::ObjectKey;
 use crate::api::{AcrCredential, OWNER_ANNOTATION};
@@ -54,7 +55,7 @@ impl TrackedObjects {
         cluster: Arc<ClusterFacts>,
         now: Timestamp,
     ) -> bool {
-        let mut objects = self.lock();
+        let mut objects = self.by_key.lock();
         let known = objects
             .get_mut(key)
             .filter(|tracked| tracked.facts.object.metadata.uid == object.metadata.uid);
@@ -74,12 +75,12 @@ impl TrackedObjects {
 
     /// Forgets an object that no longer exists.
     pub fn remove(&self, key: &ObjectKey) {
-        self.lock().remove(key);
+        self.by_key.lock().remove(key);
     }
 
     /// The keys of all objects.
     pub fn keys(&self) -> Vec<ObjectKey> {
-        self.lock().keys().cloned().collect()
+        self.by_key.lock().keys().cloned().collect()
     }
 
     /// The objects of a namespace, or all, that are not in `present`.
@@ -96,14 +97,15 @@ impl TrackedObjects {
 
     /// Whether the object holds a credential that pods may be using.
     pub fn is_renewal(&self, key: &ObjectKey) -> bool {
-        self.lock()
+        self.by_key
+            .lock()
             .get(key)
             .is_some_and(|tracked| tracked.facts.is_renewal())
     }
 
     /// Claims an object to work on; false if it is gone, or another task has it, which then goes on.
     pub fn begin(&self, key: &ObjectKey) -> bool {
-        let mut objects = self.lock();
+        let mut objects = self.by_key.lock();
         let Some(tracked) = objects.get_mut(key) else {
             return false;
         };
@@ -118,7 +120,7 @@ impl TrackedObjects {
 
     /// Ends what [`TrackedObjects::begin`] claimed; true if something happened meanwhile.
     pub fn end(&self, key: &ObjectKey) -> bool {
-        let mut objects = self.lock();
+        let mut objects = self.by_key.lock();
         let Some(tracked) = objects.get_mut(key) else {
             return false;
         };
@@ -135,7 +137,7 @@ impl TrackedObjects {
         may_call: bool,
         now: Timestamp,
     ) -> Decided {
-        let mut objects = self.lock();
+        let mut objects = self.by_key.lock();
         let Some(tracked) = objects.get_mut(key) else {
             return Decided::Gone;
         };
@@ -159,7 +161,7 @@ impl TrackedObjects {
         uid: Option<&String>,
         change: impl FnOnce(&mut Facts) -> T,
     ) -> Option<T> {
-        let mut objects = self.lock();
+        let mut objects = self.by_key.lock();
         let tracked = objects.get_mut(key)?;
         let is_same = tracked.facts.object.metadata.uid.as_ref() == uid;
         is_same.then(|| change(&mut tracked.facts))
@@ -173,7 +175,7 @@ impl TrackedObjects {
         version: Option<&str>,
         by: Option<String>,
     ) -> bool {
-        let mut objects = self.lock();
+        let mut objects = self.by_key.lock();
         let Some(tracked) = objects.get_mut(key) else {
             return false;
         };
@@ -182,7 +184,7 @@ impl TrackedObjects {
 
     /// Forgets everything about an object but the object itself.
     pub fn reset(&self, key: &ObjectKey, now: Timestamp) {
-        if let Some(tracked) = self.lock().get_mut(key) {
+        if let Some(tracked) = self.by_key.lock().get_mut(key) {
             let facts = &tracked.facts;
             let (settings, cluster) = (facts.settings.clone(), facts.cluster.clone());
             tracked.facts = Facts::new(settings, cluster, facts.object.clone(), now);
@@ -197,7 +199,7 @@ impl TrackedObjects {
         secret: &str,
         owner: Option<&str>,
     ) -> Option<ObjectKey> {
-        let objects = self.lock();
+        let objects = self.by_key.lock();
         let wants = |tracked: &Tracked| tracked.facts.object.secret_name() == secret;
         let named = owner.map(|name| ObjectKey {
             namespace: namespace.to_owned(),
@@ -213,7 +215,7 @@ impl TrackedObjects {
 
     /// A namespace to check the admission policy in, another one each time, and a Secret of ours, if there is one.
     pub fn policy_sample(&self, turn: usize) -> Option<(String, Option<(ObjectKey, Secret)>)> {
-        let objects = self.lock();
+        let objects = self.by_key.lock();
         let count = objects.len();
         let namespace = &objects.keys().nth(turn.checked_rem(count)?)?.namespace;
         let secret = objects
@@ -224,11 +226,7 @@ impl TrackedObjects {
 
     /// Whether there is an object of this name.
     pub fn contains(&self, key: &ObjectKey) -> bool {
-        self.lock().contains_key(key)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Tracked>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_key.lock().contains_key(key)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kube::api::Api;
@@ -60,11 +60,10 @@ impl Scope {
 impl Controller {
     /// Watches every scope. Ends only if a watch does.
     pub(super) async fn watch_all(self: Arc<Self>) {
-        let scopes =
-            std::mem::take(&mut *self.scopes.lock().unwrap_or_else(PoisonError::into_inner));
+        let scopes = std::mem::take(&mut *self.scopes.lock());
         let mut watches = JoinSet::new();
         for scope in scopes {
-            for name in &self.watch_secrets {
+            for name in &self.options.watch_secrets {
                 let watch = self
                     .clone()
                     .watch_secrets(scope.namespace.clone(), name.clone());
@@ -77,7 +76,7 @@ impl Controller {
     }
 
     async fn watch(self: Arc<Self>, scope: Scope) {
-        let config = watcher::Config::default().labels(&self.selector);
+        let config = watcher::Config::default().labels(&self.options.selector);
         let mut ready = Some(scope.ready);
         let on_change = |change: Change<Guarded>| match change {
             Change::Seen(object) => Some(self.seen(object)),
@@ -116,10 +115,10 @@ impl Controller {
             + 'static,
     {
         let api: Api<K> = match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced(self.options.client.clone(), namespace),
+            None => Api::all(self.options.client.clone()),
         };
-        let seconds = u32::try_from(self.watch_timeout.as_secs()).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(self.options.watch_timeout.as_secs()).unwrap_or(u32::MAX);
         self.metrics.watches(kind);
         let mut events = watcher(api, config.timeout(seconds))
             .default_backoff()

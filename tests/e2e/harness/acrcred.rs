@@ -83,7 +83,7 @@ impl Scene {
             .collect();
         let controller = Controller::new(ControllerOptions {
             client: self.client(&tuning).await?,
-            settings: Settings {
+            settings: Arc::new(Settings {
                 policy: Policy::new(rules.map_err(anyhow::Error::msg)?),
                 clouds: tuning.clouds,
                 controller: Some((self.client_id.parse()?, self.tenant_id.parse()?)),
@@ -91,7 +91,7 @@ impl Scene {
                 default_tenant_id: tuning.default_tenant_id,
                 refresh_fraction: 0.5,
                 secret_metadata_prefixes: tuning.secret_metadata_prefixes,
-            },
+            }),
             assertion: Some(match tuning.assertion {
                 Some(assertion) => assertion,
                 None => Box::new(AssertionFile::new(self.token_file().await?)),
