@@ -14,16 +14,18 @@ use base64::engine::general_purpose::STANDARD;
 use controlplane::Call;
 use jiff::SignedDuration;
 use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+    MutatingWebhookConfiguration, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use crate::harness::{Objects, REFRESH, Scene, TestRegistry, condition, manifest, run, soon};
+use crate::harness::{
+    CONTROLLER, Objects, REFRESH, Scene, TestRegistry, condition, manifest, run, soon,
+};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How long after its cause is gone a failure may last, and how much of it a test waits for in real time.
@@ -37,9 +39,22 @@ const OBJECTS: usize = 6;
 impl Scene {
     /// Registers a fail-closed webhook for the Secrets of the test's namespace.
     async fn add_webhook(&self, name: &str, url: &str, ca: Option<&[u8]>) -> Result<()> {
+        let operations = ["CREATE", "UPDATE"];
+        self.add_webhook_of("ValidatingWebhookConfiguration", &operations, name, url, ca)
+            .await
+    }
+
+    async fn add_webhook_of(
+        &self,
+        kind: &str,
+        operations: &[&str],
+        name: &str,
+        url: &str,
+        ca: Option<&[u8]>,
+    ) -> Result<()> {
         let manifest = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
+            "kind": kind,
             "metadata": {"name": self.namespace},
             "webhooks": [{
                 "name": name,
@@ -48,7 +63,7 @@ impl Scene {
                 "timeoutSeconds": 2,
                 "rules": [{
                     "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"],
-                    "operations": ["CREATE", "UPDATE"],
+                    "operations": operations,
                 }],
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace}},
                 "sideEffects": "None",
@@ -414,4 +429,65 @@ fn deny(stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {
     stream.conn.send_close_notify();
     stream.flush()?;
     Ok(())
+}
+
+#[test]
+fn a_check_of_the_policy_that_gets_no_answer_is_repeated_after_a_delay() {
+    run(async {
+        let scene = Scene::with_own_time("webhook-check").await?;
+        let contoso = scene.registry("contoso").await?;
+        let acrcred = scene.start().await?;
+        let objects = scene.objects();
+        objects.create_ready(&manifest("acr", &[&contoso])).await?;
+        let token = objects.token("acr", &contoso).await?.context("a token")?;
+        // A mutating webhook runs before any policy, so the check learns nothing.
+        let kind = "MutatingWebhookConfiguration";
+        let name = "down.policy.example";
+        scene
+            .add_webhook_of(kind, &["CREATE"], name, &nowhere()?, None)
+            .await?;
+        // acrcred may replace a Secret that another client changed only after a recent check.
+        let foreign = json!({"metadata": {"labels": {"by": "another"}}});
+        let merge = Patch::Merge(&foreign);
+        objects
+            .secrets
+            .patch("acr", &PatchParams::default(), &merge)
+            .await?;
+        scene.advance(REFRESH);
+        let checks = async || {
+            let calls = scene.control_plane.audit().settled().await?;
+            let (namespace, name) = CONTROLLER;
+            let calls = calls
+                .by_service_account(namespace, name)
+                .in_namespace(&scene.namespace);
+            anyhow::Ok(calls.count(|call| call.verb == "create" && call.dry_run))
+        };
+        let before = checks().await?;
+        let some = soon("a check fails", async || {
+            let made = checks().await.map_err(|error| error.to_string())?;
+            (made > before + 1).then_some(made).ok_or(format!("{made}"))
+        })
+        .await?;
+        let began = Instant::now();
+        acrcred.catches_up().await?;
+        soon("some seconds have passed", async || {
+            let passed = began.elapsed();
+            (passed > Duration::from_secs(3))
+                .then_some(())
+                .ok_or(format!("{passed:?}"))
+        })
+        .await?;
+        let made = checks().await? - some;
+        ensure!(made <= 4, "{made} checks in 3 s");
+
+        // The positive control: once the check gets an answer, the Secret is replaced.
+        let hooks: Api<MutatingWebhookConfiguration> = Api::all(scene.control_plane.admin());
+        hooks
+            .delete(&scene.namespace, &DeleteParams::default())
+            .await?;
+        scene.refuses_nobody().await?;
+        scene.advance(MINUTE);
+        objects.another_token("acr", &contoso, &token).await?;
+        Ok(())
+    });
 }
