@@ -101,20 +101,16 @@ impl Controller {
                 self.policy_wanted.notify_one();
             }
             if let Some(standing) = step.standing {
-                self.metrics.set_object(
-                    &key.namespace,
-                    &key.name,
-                    process::Standing {
-                        state: standing.state.name(),
-                        is_ready: standing.state.is_ready(),
-                        expires_at: standing.expires_at,
-                        refresh_at: standing.refresh_at,
-                    },
-                );
-                // Deleted meanwhile: its series would stay for ever.
-                if !self.objects.contains(key) {
-                    self.metrics.object_is_gone(&key.namespace, &key.name);
-                }
+                let standing = process::Standing {
+                    state: standing.state.name(),
+                    is_ready: standing.state.is_ready(),
+                    expires_at: standing.expires_at,
+                    refresh_at: standing.refresh_at,
+                };
+                // Only while it is there: the series of one that was deleted meanwhile would stay for ever.
+                self.objects.with(key, object.metadata.uid.as_ref(), |_| {
+                    self.metrics.set_object(&key.namespace, &key.name, standing);
+                });
             }
             let Some(call) = step.call else {
                 return Outcome::last(result, step.wake_at);

@@ -223,11 +223,6 @@ impl TrackedObjects {
             .find_map(|(key, tracked)| Some((key.clone(), tracked.facts.stored_secret()?)));
         Some((namespace.clone(), secret))
     }
-
-    /// Whether there is an object of this name.
-    pub fn contains(&self, key: &ObjectKey) -> bool {
-        self.by_key.lock().contains_key(key)
-    }
 }
 
 /// The owner that a Secret's annotation names.
