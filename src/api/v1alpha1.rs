@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// An AcrCredential keeps a `kubernetes.io/dockerconfigjson` Secret in its namespace filled with live
 /// credentials for Azure container registries. Pods use the Secret through imagePullSecrets.
+#[serde_with::skip_serializing_none]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "acrcred.dev",
@@ -41,16 +42,13 @@ pub struct AcrCredentialSpec {
 
     /// Whose identity is used. Absent: the controller's own, which works only where the operator allows
     /// it (--allow-controller-identity).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<ServiceAccountIdentity>,
 
     /// The Secret that is written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretTemplate>,
 
     /// ServiceAccounts that get the Secret in their imagePullSecrets. Not served yet: an object that sets
     /// it is not minted for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<Attach>,
 
     /// Stops minting. The status still tells the truth about expiry. Default: false.
@@ -59,6 +57,7 @@ pub struct AcrCredentialSpec {
 }
 
 /// A registry to hold a credential for.
+#[serde_with::skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Registry {
@@ -79,7 +78,6 @@ pub struct Registry {
     /// Limits the credential to pulling these repositories, 1 to 64, each named in full. Absent: everything
     /// that the identity may do at the registry. Naming fewer takes the wider credential away at once;
     /// naming more takes effect when the registry has granted all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
@@ -91,6 +89,7 @@ pub struct Registry {
 }
 
 /// A ServiceAccount of the object's own namespace whose federated identity is used.
+#[serde_with::skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountIdentity {
@@ -103,25 +102,23 @@ pub struct ServiceAccountIdentity {
 
     /// Application (client) id, a GUID. Default: the ServiceAccount's annotation
     /// azure.workload.identity/client-id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("clientId must be a GUID with dashes"))]
     pub client_id: Option<String>,
 
     /// Tenant: a GUID or a verified domain. Default: the ServiceAccount's annotation
     /// azure.workload.identity/tenant-id, then the controller's AZURE_TENANT_ID.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$') || self.matches('^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)+$')").message("tenantId must be a GUID with dashes or a domain such as contoso.onmicrosoft.com"))]
     pub tenant_id: Option<String>,
 }
 
 /// The Secret that is written. Its type is always kubernetes.io/dockerconfigjson.
+#[serde_with::skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
     /// Name of the Secret. Default: the object's own name. Immutable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')").message("secret.name must be a DNS name: lower-case letters, digits, - and ."))]
     pub name: Option<String>,
@@ -150,11 +147,11 @@ pub struct Attach {
 }
 
 /// What acrcred last found and did. Times are UTC.
+#[serde_with::skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AcrCredentialStatus {
     /// The generation of the spec that this status speaks of; -1 before the first look.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
     /// Ready always; Reconciling, Stalled and RefreshFailing only while true.
@@ -164,24 +161,19 @@ pub struct AcrCredentialStatus {
     pub conditions: Vec<Condition>,
 
     /// The Secret as acrcred last wrote it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretStatus>,
 
     /// When the first credential in the Secret stops working.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
 
     /// When the next refresh is planned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_at: Option<Time>,
 
     /// When the newest credential in the Secret was obtained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refresh_at: Option<Time>,
 
     /// What Microsoft Entra must be told to trust: the federated credential to create on the application
     /// or managed identity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<FederationStatus>,
 
     /// One entry for each registry of the spec, and for each that left it until its credential is out of the
@@ -198,7 +190,6 @@ pub struct AcrCredentialStatus {
 
     /// The last value of the annotation acrcred.dev/refresh that acrcred acted on: since it was first seen, every
     /// registry got a new credential.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_handled_refresh: Option<String>,
 }
@@ -219,11 +210,11 @@ pub struct SecretStatus {
 }
 
 /// The facts of a federated identity credential, exactly as the ServiceAccount token states them.
+#[serde_with::skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FederationStatus {
     /// Issuer; a trailing slash counts. Absent until acrcred has held a ServiceAccount token of this cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub issuer: Option<String>,
     /// Subject: system:serviceaccount:NAMESPACE:NAME.
@@ -241,6 +232,7 @@ pub struct FederationStatus {
 }
 
 /// One registry's state.
+#[serde_with::skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryStatus {
@@ -248,17 +240,13 @@ pub struct RegistryStatus {
     #[schemars(length(max = 253))]
     pub server: String,
     /// The audience of the Entra token that its credential is issued with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub audience: Option<String>,
     /// When the credential in the Secret was issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Time>,
     /// When the credential in the Secret stops working.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
     /// A hash of the identity, server and repositories that it was issued for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub issued_for: Option<String>,
     /// Issued, or why there is no credential, or why its refresh fails.
