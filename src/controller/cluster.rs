@@ -2,6 +2,8 @@
 //! sorted. No text of the API server leaves this file, since it may quote a Secret; of a refusal, the HTTP status and
 //! the name of the webhook or policy do.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{self, ApiFailure, ApiResult};
-use super::queue::ObjectKey;
+use super::watched::Watched;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER, OWNER_ANNOTATION};
 use crate::credential::names::is_subdomain;
 use crate::credential::{Cause, Hop, MintError, Token};
@@ -42,17 +44,6 @@ pub(super) struct Cluster {
 
 /// Permission to make calls, one after the other.
 pub(super) struct Slot(#[expect(dead_code, reason = "held until it drops")] OwnedSemaphorePermit);
-
-/// What the check of the admission policy found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PolicyAnswer {
-    /// The policy refused what it must refuse.
-    Refused,
-    /// The API server accepted it.
-    Accepted,
-    /// Neither: HTTP status, if there was one.
-    Unclear(Option<u16>),
-}
 
 // === impl Cluster ===
 
@@ -183,7 +174,7 @@ impl Cluster {
         status: &AcrCredentialStatus,
     ) -> ApiResult<Option<AcrCredential>> {
         let namespace = object.namespace().unwrap_or_default();
-        let objects: Api<AcrCredential> = Api::namespaced(self.client.clone(), &namespace);
+        let objects: Api<Watched<AcrCredential>> = Api::namespaced(self.client.clone(), &namespace);
         let operations = json!([
             {"op": "test", "path": "/metadata/uid", "value": object.metadata.uid},
             {"op": "add", "path": "/status", "value": status},
@@ -197,10 +188,7 @@ impl Cluster {
         let patch = Patch::Json::<()>(patch);
         let call = objects.patch_status(&name, &params, &patch);
         match self.call("patch", "acrcredentials/status", call).await {
-            Ok(mut written) => {
-                written.managed_fields_mut().clear();
-                Ok(Some(written))
-            }
+            Ok(written) => Ok(written.object().ok()),
             // Deleted or re-created meanwhile; the watch reports it.
             Err(failure) if matches!(failure.code(), Some(404 | 422)) => Ok(None),
             Err(failure) => Err(failure),
@@ -240,8 +228,9 @@ impl Cluster {
         }
     }
 
-    /// Whether the admission policy refuses, without effect, a Secret without owner in this namespace.
-    pub async fn try_unmarked(&self, namespace: &str) -> PolicyAnswer {
+    /// Whether the admission policy refuses, without effect, a Secret without owner in this namespace. Fails if something
+    /// else refuses it.
+    pub async fn refuses_unmarked(&self, namespace: &str) -> ApiResult<bool> {
         let unmarked = Secret {
             metadata: ObjectMeta {
                 generate_name: Some("acrcred-policy-check-".into()),
@@ -251,36 +240,29 @@ impl Cluster {
         };
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let params = dry_run();
-        let call = secrets.create(&params, &unmarked);
-        self.try_forbidden("create", call, answer::WRITTEN_UNMARKED)
-            .await
+        let call = self.call("create", "secrets", secrets.create(&params, &unmarked));
+        is_refused(call.await, answer::WRITTEN_UNMARKED)
     }
 
-    /// Whether the admission policy refuses, without effect, to give a Secret of ours another owner.
-    pub async fn try_seizing(&self, key: &ObjectKey, secret: &Secret) -> PolicyAnswer {
+    /// Whether the admission policy refuses, without effect, to give a Secret of ours another owner. Likewise.
+    pub async fn refuses_seizing(&self, secret: &Secret) -> ApiResult<bool> {
         let mut seized = secret.clone();
         let annotations = seized.metadata.annotations.get_or_insert_default();
-        annotations.insert(OWNER_ANNOTATION.into(), "acrcred-policy-check".into());
-        let name = seized.name_any();
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
+        // A name that nobody can guess: to the owner that a user has given it, the policy lets it go.
+        let unknown = RandomState::new().build_hasher().finish();
+        annotations.insert(
+            OWNER_ANNOTATION.into(),
+            format!("policy-check-{unknown:016x}"),
+        );
+        let (namespace, name) = (seized.namespace().unwrap_or_default(), seized.name_any());
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
         let params = dry_run();
-        let call = secrets.replace(&name, &params, &seized);
-        self.try_forbidden("update", call, answer::NOT_OWNED).await
-    }
-
-    async fn try_forbidden(
-        &self,
-        verb: &'static str,
-        call: impl Future<Output = kube::Result<Secret>>,
-        sentence: &str,
-    ) -> PolicyAnswer {
-        match self.call(verb, "secrets", call).await {
-            Ok(_) => PolicyAnswer::Accepted,
-            Err(ApiFailure::Refused(status)) if answer::is_refused_by_policy(&status, sentence) => {
-                PolicyAnswer::Refused
-            }
-            Err(failure) => PolicyAnswer::Unclear(failure.code()),
-        }
+        let call = self.call(
+            "update",
+            "secrets",
+            secrets.replace(&name, &params, &seized),
+        );
+        is_refused(call.await, answer::NOT_OWNED)
     }
 
     /// Makes a call within its deadline, and counts it.
@@ -294,6 +276,16 @@ impl Cluster {
         let outcome = result.as_ref().err().map_or("success", ApiFailure::name);
         self.metrics.api_requested(verb, resource, outcome);
         result
+    }
+}
+
+fn is_refused(result: ApiResult<Secret>, sentence: &str) -> ApiResult<bool> {
+    match result {
+        Ok(_) => Ok(false),
+        Err(ApiFailure::Refused(status)) if answer::is_refused_by_policy(&status, sentence) => {
+            Ok(true)
+        }
+        Err(failure) => Err(failure),
     }
 }
 

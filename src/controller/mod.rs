@@ -13,6 +13,7 @@ mod term;
 mod tracked;
 mod watch;
 mod watch_secrets;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The objects that exist, and what is known of each. Lost at a restart, and correct without.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -35,6 +35,9 @@ pub(super) enum Decided {
     /// A call, for which permission is needed first: the decision may be another by then.
     Call,
 }
+
+/// So many namespaces, and Secrets, are asked about in one check of the admission policy until one gives an answer.
+const SAMPLES: usize = 3;
 
 // === impl TrackedObjects ===
 
@@ -213,15 +216,28 @@ impl TrackedObjects {
         found.map(|(key, _)| key.clone())
     }
 
-    /// A namespace to check the admission policy in, another one each time, and a Secret of ours, if there is one.
-    pub fn policy_sample(&self, turn: usize) -> Option<(String, Option<(ObjectKey, Secret)>)> {
+    /// Namespaces to check the admission policy in, and Secrets of ours; others each turn.
+    pub fn policy_samples(&self, turn: usize) -> (Vec<String>, Vec<Secret>) {
         let objects = self.by_key.lock();
-        let count = objects.len();
-        let namespace = &objects.keys().nth(turn.checked_rem(count)?)?.namespace;
-        let secret = objects
+        let is_going =
+            |tracked: &Tracked| tracked.facts.object.metadata.deletion_timestamp.is_some();
+        let live = objects.iter().filter(|(_, tracked)| !is_going(tracked));
+        let namespaces: BTreeSet<&str> = live.map(|(key, _)| key.namespace.as_str()).collect();
+        let first = (turn * SAMPLES).checked_rem(namespaces.len()).unwrap_or(0);
+        let namespaces = namespaces
             .iter()
-            .find_map(|(key, tracked)| Some((key.clone(), tracked.facts.stored_secret()?)));
-        Some((namespace.clone(), secret))
+            .cycle()
+            .skip(first)
+            .take(SAMPLES.min(namespaces.len()));
+        let first = (turn * SAMPLES).checked_rem(objects.len()).unwrap_or(0);
+        let stored = objects.values().cycle().skip(first).take(objects.len());
+        let secrets = stored.filter_map(|tracked| tracked.facts.stored_secret());
+        (
+            namespaces
+                .map(|namespace| (*namespace).to_owned())
+                .collect(),
+            secrets.take(SAMPLES).collect(),
+        )
     }
 }
 

@@ -5,21 +5,19 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use kube::Resource;
 use kube::api::Api;
-use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::Controller;
 use super::answer::ApiFailure;
 use super::queue::ObjectKey;
+use super::watched::Watched;
 use crate::api::AcrCredential;
 use crate::process::{Readiness, ReadinessHandle};
-
-type Guarded = DeserializeGuard<AcrCredential>;
 
 /// One watch: a namespace, or all of them.
 pub(super) struct Scope {
@@ -30,14 +28,17 @@ pub(super) struct Scope {
 /// What a watch reports.
 pub(super) enum Change<K> {
     /// This is there.
-    Seen(K),
+    Seen(Watched<K>),
     /// This is there no more.
-    Deleted(K),
+    Deleted(Watched<K>),
     /// A whole list has nothing for this object.
     Missing(ObjectKey),
     /// A whole list was read.
     Listed,
 }
+
+/// So many objects of a list are in memory as text at once: each may have 1 MiB and more.
+const PAGE: u32 = 50;
 
 // === impl Scope ===
 
@@ -78,10 +79,10 @@ impl Controller {
     async fn watch(self: Arc<Self>, scope: Scope) {
         let config = watcher::Config::default().labels(&self.options.selector);
         let mut ready = Some(scope.ready);
-        let on_change = |change: Change<Guarded>| match change {
+        let on_change = |change: Change<AcrCredential>| match change {
             Change::Seen(object) => Some(self.seen(object)),
             Change::Deleted(object) => {
-                self.gone(&key_of(&object));
+                self.gone(&object.key());
                 None
             }
             Change::Missing(key) => {
@@ -109,20 +110,18 @@ impl Controller {
     ) where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
-            + DeserializeOwned
             + Debug
             + Send
             + 'static,
     {
-        let api: Api<K> = match namespace {
+        let api: Api<Watched<K>> = match namespace {
             Some(namespace) => Api::namespaced(self.options.client.clone(), namespace),
             None => Api::all(self.options.client.clone()),
         };
         let seconds = u32::try_from(self.options.watch_timeout.as_secs()).unwrap_or(u32::MAX);
+        let config = config.timeout(seconds).page_size(PAGE);
         self.metrics.watches(kind);
-        let mut events = watcher(api, config.timeout(seconds))
-            .default_backoff()
-            .boxed();
+        let mut events = watcher(api, config).default_backoff().boxed();
         let mut listed = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
@@ -146,13 +145,11 @@ impl Controller {
         }
     }
 
-    /// Takes note of an object, and schedules it if it is news. One that cannot be parsed is skipped: it must not stop
-    /// the others.
-    fn seen(&self, object: Guarded) -> ObjectKey {
-        let key = key_of(&object);
-        match object.0 {
-            Ok(mut object) => {
-                object.managed_fields_mut().clear();
+    /// Takes note of an object, and schedules it if it is news. One whose spec cannot be read is skipped.
+    fn seen(&self, object: Watched<AcrCredential>) -> ObjectKey {
+        let key = object.key();
+        match object.object() {
+            Ok(object) => {
                 let now = self.clock.now();
                 if self.objects.update(&key, object, self.known_cluster(), now) {
                     self.queue.schedule(&key, now);
@@ -183,13 +180,5 @@ fn failure_of(error: watcher::Error) -> ApiFailure {
         | watcher::Error::WatchFailed(error) => ApiFailure::from(error),
         watcher::Error::WatchError(status) => ApiFailure::Refused(status),
         watcher::Error::NoResourceVersion => ApiFailure::Unreadable,
-    }
-}
-
-fn key_of(object: &Guarded) -> ObjectKey {
-    let metadata = object.meta();
-    ObjectKey {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
     }
 }

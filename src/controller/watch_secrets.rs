@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 
 use super::Controller;
 use super::queue::ObjectKey;
 use super::tracked::owner_annotation;
 use super::watch::Change;
-use crate::api::FIELD_MANAGER;
-
-type SecretMeta = PartialObjectMeta<Secret>;
+use super::watched::Watched;
 
 // === impl Controller ===
 
@@ -23,7 +20,7 @@ impl Controller {
     /// with this field selector.
     pub(super) async fn watch_secrets(self: Arc<Self>, namespace: Option<String>, name: String) {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let on_change = |change: Change<SecretMeta>| match change {
+        let on_change = |change: Change<Secret>| match change {
             Change::Seen(secret) => {
                 let version = secret.resource_version();
                 self.secret_seen(&secret, version.as_deref())
@@ -39,11 +36,11 @@ impl Controller {
             .await;
     }
 
-    fn secret_seen(&self, secret: &SecretMeta, version: Option<&str>) -> Option<ObjectKey> {
+    fn secret_seen(&self, secret: &Watched<Secret>, version: Option<&str>) -> Option<ObjectKey> {
         let (namespace, name) = (secret.namespace()?, secret.name_any());
         let owner = owner_annotation(secret);
         let key = self.objects.owner_of(&namespace, &name, owner)?;
-        self.secret_changed(&key, &name, version, last_manager(secret));
+        self.secret_changed(&key, &name, version, secret.last_manager());
         Some(key)
     }
 
@@ -58,14 +55,4 @@ impl Controller {
             self.queue.schedule(key, self.clock.now());
         }
     }
-}
-
-/// The field manager, other than acrcred, that wrote last.
-fn last_manager(secret: &SecretMeta) -> Option<String> {
-    let others = secret
-        .managed_fields()
-        .iter()
-        .filter(|fields| fields.manager.as_deref() != Some(FIELD_MANAGER));
-    let last = others.max_by_key(|fields| fields.time.as_ref().map(|time| time.0))?;
-    last.manager.clone()
 }

@@ -190,10 +190,11 @@ pub(super) fn write(
 // === impl Facts ===
 
 impl Facts {
-    /// A Secret without credentials, under the name of the one that is stored, if one is.
+    /// A Secret without credentials, under the name of the one that is stored, if one is and can be written.
     pub fn stored_secret(&self) -> Option<Secret> {
-        let is_stored =
-            matches!(self.secret.place, super::facts::Place::At(_)) && !self.secret.is_dirty;
+        let is_stored = matches!(self.secret.place, super::facts::Place::At(_))
+            && !self.secret.is_dirty
+            && self.secret.failure.is_none();
         is_stored.then(|| secret(metadata(self), None, std::iter::empty()))
     }
 }

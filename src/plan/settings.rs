@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::policy::Policy;
+use crate::api::Reason;
 use crate::credential::{AssertionClaims, ClientId, Clouds, MintError, TenantId};
 
 /// What the platform administrator decided.
@@ -48,8 +49,8 @@ pub struct PolicyCheck {
     pub state: PolicyState,
     /// When the API server last answered that question.
     pub checked_at: Option<Timestamp>,
-    /// The HTTP status of an answer that says nothing of it (0: no answer), if the last one was such.
-    pub obstacle: Option<u16>,
+    /// Why it cannot be checked, if the last attempts failed.
+    pub obstacle: Option<Reason>,
 }
 
 /// Whether the admission policy is in force.

@@ -225,26 +225,18 @@ fn whole_problem(case: &Case<'_>) -> Option<Problem> {
 }
 
 /// acrcred writes nothing before it knows that the policy is in force.
-fn unclear(code: u16) -> Problem {
+fn unclear(reason: Reason) -> Problem {
     let what =
         "acrcred cannot check whether the admission policy that protects Secrets is in force";
-    match code {
-        403 => Problem::needing_action(
-            Reason::Forbidden,
+    match reason {
+        Reason::Forbidden => Problem::needing_action(
+            reason,
             format!("{what} (HTTP 403). Check acrcred's role: it needs create on Secrets."),
         ),
-        _ => {
-            let answer = if code == 0 {
-                "no answer".to_owned()
-            } else {
-                format!("HTTP {code}")
-            };
-            let advice = "Check the API server and its admission webhooks.";
-            Problem::passing(
-                Reason::SecretWriteFailed,
-                format!("{what} ({answer}). {advice}"),
-            )
-        }
+        _ => Problem::passing(
+            reason,
+            format!("{what}. Check the API server and its admission webhooks."),
+        ),
     }
 }
 

@@ -16,6 +16,7 @@ mod gitops;
 mod hanging;
 mod harness;
 mod history;
+mod hostile_objects;
 mod hosts;
 mod identities;
 mod idling;

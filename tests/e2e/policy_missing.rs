@@ -131,6 +131,27 @@ fn without_the_admission_policy_nothing_is_written_and_with_it_everything_is() {
         scene.advance(SignedDuration::from_secs(75));
         objects.another_token("acr", &contoso, &token).await?;
         objects.ready("acr").await?;
+
+        // A Secret that cannot be part of the check, as it was deleted meanwhile, does not make this last.
+        uninstall(&scene).await?;
+        scene.advance(SignedDuration::from_mins(61));
+        objects
+            .has("acr", "RefreshFailing", "True", "PolicyNotInForce")
+            .await?;
+        let now = DeleteParams::default();
+        objects.secrets.delete("acr", &now).await?;
+        install(&scene).await?;
+        scene.advance(SignedDuration::from_secs(75));
+        objects.ready("acr").await?;
+        scene.advance(REFRESH);
+        soon("the Secret is there again", async || {
+            let token = objects.token("acr", &contoso).await;
+            token
+                .map_err(|error| error.to_string())?
+                .ok_or("no token")
+                .map_err(str::to_owned)
+        })
+        .await?;
         Ok(())
     });
 }
