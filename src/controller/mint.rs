@@ -1,4 +1,4 @@
-//! Mints as tasks: each ends in a fact, whatever happens to it.
+//! Mints as tasks: each ends in a fact, also one that panics or is cancelled.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -7,12 +7,10 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use jiff::SignedDuration;
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::Controller;
-use super::cluster::Cluster;
 use super::queue::ObjectKey;
 use crate::api::AcrCredential;
 use crate::azure::AssertionSource;
@@ -26,35 +24,11 @@ const MAX_CACHE_LIFE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Tokens of a `ServiceAccount`, from the `TokenRequest` API, each for one audience.
 struct TokenRequests<'a> {
-    cluster: &'a Cluster,
+    controller: &'a Controller,
     namespace: &'a str,
     service_account: &'a str,
     /// Whom the token must speak for, and to whom.
     subject: &'a Subject,
-    /// The issuer of the last token.
-    issuer: Mutex<Option<String>>,
-}
-
-/// A mint under way. Dropped without a result, it counts as cancelled.
-struct UnderWay {
-    controller: Arc<Controller>,
-    key: ObjectKey,
-    uid: Option<String>,
-    request: MintRequest,
-    result: Option<Result<Credential, MintError>>,
-}
-
-// === impl UnderWay ===
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let now = self.controller.clock.now();
-        let result = self.result.take();
-        let objects = &self.controller.objects;
-        objects.with(&self.key, self.uid.as_ref(), |facts| {
-            facts.minted(&self.request, result, now);
-        });
-    }
 }
 
 // === impl Controller ===
@@ -68,38 +42,34 @@ impl Controller {
         request: MintRequest,
         over: &CancellationToken,
     ) {
-        let mut under_way = UnderWay {
-            controller: self.clone(),
-            key: key.clone(),
-            uid: object.metadata.uid.clone(),
-            request,
-            result: None,
-        };
+        let (controller, key) = (self.clone(), key.clone());
         let (object, over) = (object.clone(), over.clone());
         let span = tracing::info_span!("mint", namespace = key.namespace, name = key.name);
         let started = Instant::now();
         let task = async move {
-            let controller = under_way.controller.clone();
-            let mint = controller.mint(&under_way.key.namespace, &object, &under_way.request);
+            let mint = controller.mint(&key.namespace, &object, &request);
             let mint = Box::pin(AssertUnwindSafe(mint).catch_unwind());
             let ended = over.run_until_cancelled(mint).await;
-            under_way.result = ended.map(|ended| {
+            let result = ended.map(|ended| {
                 ended.unwrap_or_else(|_| {
                     tracing::error!("a mint panicked; it is retried like any other failure");
-                    controller
-                        .metrics
-                        .reconciled(ReconcileResult::Panic, started.elapsed());
+                    let took = started.elapsed();
+                    controller.metrics.reconciled(ReconcileResult::Panic, took);
                     Err(MintError::new(Hop::Assertion, Cause::Unavailable))
                 })
             });
-            if let Some(result) = &under_way.result {
+            if let Some(result) = &result {
                 controller.metrics.refreshed(match result {
                     Ok(_) => "success",
                     Err(error) => error.cause.name(),
                 });
             }
-            let key = under_way.key.clone();
-            drop(under_way);
+            let (uid, now) = (object.metadata.uid.as_deref(), controller.clock.now());
+            controller
+                .objects
+                .with(&key, uid.unwrap_or_default(), |facts| {
+                    facts.minted(&request, result, now);
+                });
             controller.reconcile(key, over).await;
         };
         self.tasks.spawn(task.instrument(span));
@@ -111,22 +81,18 @@ impl Controller {
         object: &AcrCredential,
         request: &MintRequest,
     ) -> Result<Credential, MintError> {
+        let minter = &self.options.minter;
         match (&object.spec.identity, &self.options.assertion) {
             (Some(named), _) => {
                 let tokens = TokenRequests {
-                    cluster: &self.cluster,
+                    controller: self,
                     namespace,
                     service_account: &named.service_account_name,
                     subject: &request.identity.subject,
-                    issuer: Mutex::default(),
                 };
-                let result = self.options.minter.mint(request, &tokens).await;
-                if let Some(issuer) = tokens.issuer.into_inner() {
-                    self.learn(|facts| facts.issuer = Some(issuer));
-                }
-                result
+                minter.mint(request, &tokens).await
             }
-            (None, Some(own)) => self.options.minter.mint(request, own.as_ref()).await,
+            (None, Some(own)) => minter.mint(request, own.as_ref()).await,
             (None, None) => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
         }
     }
@@ -138,13 +104,14 @@ impl Controller {
 impl AssertionSource for TokenRequests<'_> {
     async fn assertion(&self) -> Result<Token, MintError> {
         let audience = &self.subject.audience;
-        let token = self
-            .cluster
-            .request_token(self.namespace, self.service_account, audience)
-            .await?;
+        let cluster = &self.controller.cluster;
+        let request = cluster.request_token(self.namespace, self.service_account, audience);
+        let token = request.await?;
         let issuer = issuer_of(&token, self.subject)
             .map_err(|cause| MintError::new(Hop::Assertion, cause))?;
-        *self.issuer.lock() = Some(issuer);
+        if self.controller.known_cluster().issuer.as_ref() != Some(&issuer) {
+            self.controller.learn(|facts| facts.issuer = Some(issuer));
+        }
         Ok(token)
     }
 

@@ -11,7 +11,6 @@ use tracing::Instrument as _;
 
 use super::Controller;
 use super::queue::ObjectKey;
-use super::tracked::Decided;
 use crate::api::{AcrCredential, Reason};
 use crate::credential::saturating_add;
 use crate::plan::{Call, Problem, SecretAnswer, SecretCall, StatusWrite};
@@ -24,19 +23,8 @@ const NEXT_TURN: SignedDuration = SignedDuration::from_secs(1);
 /// After a panic, whose cause is most likely still there.
 const PANIC_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
 
-/// How the calls for one object went.
-struct Outcome {
-    result: ReconcileResult,
-    wake_at: Option<Timestamp>,
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    fn last(result: ReconcileResult, wake_at: Option<Timestamp>) -> Self {
-        Self { result, wake_at }
-    }
-}
+/// How the calls for one object went, and when it is looked at again.
+type Outcome = (ReconcileResult, Option<Timestamp>);
 
 // === impl Controller ===
 
@@ -44,26 +32,26 @@ impl Controller {
     /// Reconciles an object, unless another task does; whatever happens: a panic is counted and ends this reconcile
     /// only.
     pub(super) async fn reconcile(self: Arc<Self>, key: ObjectKey, over: CancellationToken) {
-        while self.objects.begin(&key) {
+        while let Some(uid) = self.objects.begin(&key) {
             let started = Instant::now();
             let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
-            let work = self.carry_out(&key, &over).instrument(span.clone());
+            let work = self.carry_out(&key, &uid, &over).instrument(span.clone());
             let caught = Box::pin(AssertUnwindSafe(work).catch_unwind()).await;
-            let outcome = caught.unwrap_or_else(|_| {
+            let (result, wake_at) = caught.unwrap_or_else(|_| {
                 let _entered = span.enter();
                 tracing::error!("a reconcile panicked; the object is retried in 5 minutes");
                 let now = self.clock.now();
-                self.objects.reset(&key, now);
+                self.objects.reset(&key, &uid, now);
                 let again = saturating_add(now, PANIC_BACKOFF);
-                Outcome::last(ReconcileResult::Panic, Some(again))
+                (ReconcileResult::Panic, Some(again))
             });
-            self.metrics.reconciled(outcome.result, started.elapsed());
-            let is_pending = self.objects.end(&key);
-            if let Some(at) = outcome.wake_at {
+            self.metrics.reconciled(result, started.elapsed());
+            let is_pending = self.objects.end(&key, &uid);
+            if let Some(at) = wake_at {
                 self.queue.schedule(&key, at);
             }
             // What happened meanwhile is dealt with at once: a stop of the process waits for it.
-            if !is_pending || outcome.result == ReconcileResult::Panic {
+            if !is_pending || result == ReconcileResult::Panic {
                 break;
             }
             // It belongs to the next term.
@@ -74,25 +62,21 @@ impl Controller {
         }
     }
 
-    async fn carry_out(self: &Arc<Self>, key: &ObjectKey, over: &CancellationToken) -> Outcome {
+    async fn carry_out(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        uid: &str,
+        over: &CancellationToken,
+    ) -> Outcome {
         let mut result = ReconcileResult::Success;
         let mut slot = None;
         for _ in 0..CALLS {
             let cluster = self.cluster_facts().await;
             let now = self.clock.now();
             let first_seen = |value: &str| self.refresh_began(value);
-            let may_call = slot.is_some();
-            let decided = self.objects.decide(key, cluster, first_seen, may_call, now);
-            let (step, object) = match decided {
-                Decided::Gone => return Outcome::last(result, None),
-                Decided::Call => {
-                    slot = self.cluster.slot().await;
-                    if slot.is_none() || over.is_cancelled() {
-                        break;
-                    }
-                    continue;
-                }
-                Decided::Step(step, object) => (step, object),
+            let decided = self.objects.decide(key, uid, cluster, first_seen, now);
+            let Some((step, object)) = decided else {
+                return (result, None);
             };
             for mint in step.mints {
                 self.start_mint(key, &object, mint, over);
@@ -108,15 +92,24 @@ impl Controller {
                     refresh_at: standing.refresh_at,
                 };
                 // Only while it is there: the series of one that was deleted meanwhile would stay for ever.
-                self.objects.with(key, object.metadata.uid.as_ref(), |_| {
+                self.objects.with(key, uid, |_| {
                     self.metrics.set_object(&key.namespace, &key.name, standing);
                 });
             }
             let Some(call) = step.call else {
-                return Outcome::last(result, step.wake_at);
+                return (result, step.wake_at);
             };
+            if slot.is_none() {
+                slot = self.cluster.slot().await;
+                if slot.is_none() || over.is_cancelled() {
+                    result = ReconcileResult::Failure;
+                    break;
+                }
+                // The decision may be another by now.
+                continue;
+            }
             let is_answered = match call {
-                Call::ReadServiceAccount(name) => self.read_account(key, &object, &name).await,
+                Call::ReadServiceAccount(name) => self.read_account(key, uid, &name).await,
                 Call::Secret(call) => self.call_secret(key, &object, *call, over).await,
                 Call::WriteStatus(write) => self.write_status(key, &object, *write).await,
             };
@@ -124,26 +117,21 @@ impl Controller {
                 result = ReconcileResult::Failure;
             }
             if over.is_cancelled() {
-                return Outcome::last(result, None);
+                return (result, None);
             }
         }
-        let next_turn = saturating_add(self.clock.now(), NEXT_TURN);
-        Outcome::last(result, Some(next_turn))
+        (result, Some(saturating_add(self.clock.now(), NEXT_TURN)))
     }
 
-    async fn read_account(&self, key: &ObjectKey, object: &AcrCredential, name: &str) -> bool {
-        let answer = self
-            .cluster
-            .read_service_account(&key.namespace, name)
-            .await;
+    async fn read_account(&self, key: &ObjectKey, uid: &str, name: &str) -> bool {
+        let read = self.cluster.read_service_account(&key.namespace, name);
+        let answer = read.await;
         if let Err(failure) = &answer {
             tracing::warn!(%failure, service_account = name, "cannot read a ServiceAccount");
         }
         let (is_answered, now) = (answer.is_ok(), self.clock.now());
         self.objects
-            .with(key, object.metadata.uid.as_ref(), |facts| {
-                facts.account_read(name, answer.ok(), now);
-            });
+            .with(key, uid, |facts| facts.account_read(name, answer.ok(), now));
         is_answered
     }
 
@@ -175,10 +163,9 @@ impl Controller {
         }
         let is_answered = !matches!(answer, SecretAnswer::Failed { .. });
         let now = self.clock.now();
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.objects
-            .with(key, object.metadata.uid.as_ref(), |facts| {
-                facts.secret_answered(call, answer, now);
-            });
+            .with(key, uid, |facts| facts.secret_answered(call, answer, now));
         is_answered
     }
 
@@ -197,7 +184,7 @@ impl Controller {
         }
         let written = answer.ok().flatten();
         let is_written = written.is_some();
-        let uid = object.metadata.uid.as_ref();
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.objects.with(key, uid, |facts| match written {
             Some(written) => facts.status_written(write.status, Arc::new(written), now),
             None => facts.status_failed(floor, now),

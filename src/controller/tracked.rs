@@ -26,16 +26,6 @@ struct Tracked {
     is_pending: bool,
 }
 
-/// What to do for an object.
-pub(super) enum Decided {
-    /// There is no such object any more.
-    Gone,
-    /// This, for this object; its mints count as started.
-    Step(Box<Step>, Arc<AcrCredential>),
-    /// A call, for which permission is needed first: the decision may be another by then.
-    Call,
-}
-
 /// So many namespaces, and Secrets, are asked about in one check of the admission policy until one gives an answer.
 const SAMPLES: usize = 3;
 
@@ -65,12 +55,12 @@ impl TrackedObjects {
         if let Some(tracked) = known {
             return tracked.facts.seen(Arc::new(object), now);
         }
-        // What was in flight for a predecessor finds its UID gone.
-        let is_busy = objects.get(key).is_some_and(|tracked| tracked.is_busy);
+        // Whoever works for a predecessor of the same name finds its UID gone.
+        let facts = Facts::new(self.settings.clone(), cluster, Arc::new(object), now);
         let tracked = Tracked {
-            facts: Facts::new(self.settings.clone(), cluster, Arc::new(object), now),
-            is_busy,
-            is_pending: is_busy,
+            facts,
+            is_busy: false,
+            is_pending: false,
         };
         objects.insert(key.clone(), tracked);
         true
@@ -100,74 +90,71 @@ impl TrackedObjects {
 
     /// Whether the object holds a credential that pods may be using.
     pub fn is_renewal(&self, key: &ObjectKey) -> bool {
-        self.by_key
-            .lock()
+        let objects = self.by_key.lock();
+        objects
             .get(key)
             .is_some_and(|tracked| tracked.facts.is_renewal())
     }
 
-    /// Claims an object to work on; false if it is gone, or another task has it, which then goes on.
-    pub fn begin(&self, key: &ObjectKey) -> bool {
+    /// Claims an object to work on, and says its UID; `None` if it is gone, or another task has it, which then goes on.
+    pub fn begin(&self, key: &ObjectKey) -> Option<String> {
         let mut objects = self.by_key.lock();
-        let Some(tracked) = objects.get_mut(key) else {
-            return false;
-        };
+        let tracked = objects.get_mut(key)?;
         if tracked.is_busy {
             tracked.is_pending = true;
-            return false;
+            return None;
         }
         tracked.is_busy = true;
         tracked.is_pending = false;
-        true
+        Some(tracked.facts.uid().to_owned())
     }
 
     /// Ends what [`TrackedObjects::begin`] claimed; true if something happened meanwhile.
-    pub fn end(&self, key: &ObjectKey) -> bool {
-        let mut objects = self.by_key.lock();
-        let Some(tracked) = objects.get_mut(key) else {
-            return false;
-        };
-        tracked.is_busy = false;
-        std::mem::take(&mut tracked.is_pending)
+    pub fn end(&self, key: &ObjectKey, uid: &str) -> bool {
+        let ended = self.at(key, uid, |tracked| {
+            tracked.is_busy = false;
+            std::mem::take(&mut tracked.is_pending)
+        });
+        ended.unwrap_or(false)
     }
 
-    /// Decides what to do for an object now.
+    /// Decides what to do for an object now; its mints count as started. `None` if there is no such object any more.
     pub fn decide(
         &self,
         key: &ObjectKey,
+        uid: &str,
         cluster: Arc<ClusterFacts>,
         first_seen: impl FnOnce(&str) -> Timestamp,
-        may_call: bool,
         now: Timestamp,
-    ) -> Decided {
-        let mut objects = self.by_key.lock();
-        let Some(tracked) = objects.get_mut(key) else {
-            return Decided::Gone;
-        };
-        let facts = &mut tracked.facts;
-        facts.cluster = cluster;
-        facts.refresh_asked(first_seen);
-        facts.tidy(now);
-        let step = step(facts, now);
-        if step.call.is_some() && !may_call {
-            return Decided::Call;
-        }
-        tracked.is_pending = false;
-        facts.stepped(&step, now);
-        Decided::Step(Box::new(step), facts.object.clone())
+    ) -> Option<(Step, Arc<AcrCredential>)> {
+        self.at(key, uid, |tracked| {
+            tracked.is_pending = false;
+            let facts = &mut tracked.facts;
+            facts.cluster = cluster;
+            facts.refresh_asked(first_seen);
+            facts.tidy(now);
+            let step = step(facts, now);
+            facts.stepped(&step, now);
+            (step, facts.object.clone())
+        })
     }
 
     /// Changes the facts of an object, if it still is the one with this UID.
     pub fn with<T>(
         &self,
         key: &ObjectKey,
-        uid: Option<&String>,
+        uid: &str,
         change: impl FnOnce(&mut Facts) -> T,
     ) -> Option<T> {
+        self.at(key, uid, |tracked| change(&mut tracked.facts))
+    }
+
+    fn at<T>(&self, key: &ObjectKey, uid: &str, go: impl FnOnce(&mut Tracked) -> T) -> Option<T> {
         let mut objects = self.by_key.lock();
-        let tracked = objects.get_mut(key)?;
-        let is_same = tracked.facts.object.metadata.uid.as_ref() == uid;
-        is_same.then(|| change(&mut tracked.facts))
+        let tracked = objects
+            .get_mut(key)
+            .filter(|tracked| tracked.facts.uid() == uid)?;
+        Some(go(tracked))
     }
 
     /// Takes note that a watch reports this version of the Secret of this name (`None`: it is gone); true if that is news.
@@ -179,19 +166,17 @@ impl TrackedObjects {
         by: Option<String>,
     ) -> bool {
         let mut objects = self.by_key.lock();
-        let Some(tracked) = objects.get_mut(key) else {
-            return false;
-        };
-        tracked.facts.object.secret_name() == name && tracked.facts.secret_changed(version, by)
+        let tracked = objects.get_mut(key).map(|tracked| &mut tracked.facts);
+        let facts = tracked.filter(|facts| facts.object.secret_name() == name);
+        facts.is_some_and(|facts| facts.secret_changed(version, by))
     }
 
     /// Forgets everything about an object but the object itself.
-    pub fn reset(&self, key: &ObjectKey, now: Timestamp) {
-        if let Some(tracked) = self.by_key.lock().get_mut(key) {
-            let facts = &tracked.facts;
+    pub fn reset(&self, key: &ObjectKey, uid: &str, now: Timestamp) {
+        self.with(key, uid, |facts| {
             let (settings, cluster) = (facts.settings.clone(), facts.cluster.clone());
-            tracked.facts = Facts::new(settings, cluster, facts.object.clone(), now);
-        }
+            *facts = Facts::new(settings, cluster, facts.object.clone(), now);
+        });
     }
 
     /// The object of a namespace that the Secret of this name belongs to: the one in its annotation, else the one that

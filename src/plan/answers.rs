@@ -28,14 +28,9 @@ impl Facts {
             .and_then(|version| version.parse::<u64>().ok())
             .unwrap_or(u64::MAX);
         let is_news = reported > known.number();
-        if is_news && self.secret.is_writing {
-            // Most likely acrcred's own write, whose answer is on its way.
-            self.secret.reported = reported;
-            return false;
-        }
         if is_news {
+            self.secret.watched = reported;
             self.secret.changed_by = by;
-            self.lose_track();
         }
         is_news
     }
@@ -43,7 +38,6 @@ impl Facts {
     /// The API server answered a call about the Secret.
     pub fn secret_answered(&mut self, call: SecretCall, answer: SecretAnswer, now: Timestamp) {
         let is_write = call.write().is_some();
-        self.secret.is_writing = false;
         if let SecretAnswer::Stored(_)
         | SecretAnswer::Going(_)
         | SecretAnswer::Conflict
@@ -195,7 +189,12 @@ impl Facts {
         secret.unconfirmed_at = None;
         secret.checked_at = Some(now);
         secret.waiting_since = None;
-        if std::mem::take(&mut secret.reported) > secret.latest {
+    }
+
+    /// Takes what the watch reported for what it is, now that no write is under way.
+    pub(super) fn judge_watched(&mut self) {
+        let watched = std::mem::take(&mut self.secret.watched);
+        if matches!(&self.secret.place, Place::At(version) if watched > version.number()) {
             self.lose_track();
         }
     }

@@ -377,6 +377,7 @@ impl Facts {
     /// has been set back since.
     pub fn tidy(&mut self, now: Timestamp) {
         self.rebase(now);
+        self.judge_watched();
         let case = Case::of(self, now);
         // By server of the spec: whether what is in hand may be kept.
         let fits: BTreeMap<String, bool> = case

@@ -81,10 +81,9 @@ pub struct SecretFacts {
     pub(super) repairs: Vec<Timestamp>,
     /// When the last repair was made in a conflict with another client.
     pub(super) contested_at: Option<Timestamp>,
-    /// A write is under way. Until its answer is there, only the latest version that a watch reports is kept.
-    pub(super) is_writing: bool,
-    /// That version: `u64::MAX` for a deletion.
-    pub(super) reported: u64,
+    /// The latest version that a watch has reported since the last decision: `u64::MAX` for a deletion. It may be
+    /// acrcred's own write, whose answer is on its way.
+    pub(super) watched: u64,
     /// The client that changed it last, where that is known.
     pub(super) changed_by: Option<String>,
     /// Since when a write waits for sealed entries while something absent, expired or forbidden waits.
@@ -364,7 +363,7 @@ impl Facts {
     }
 
     /// The object's UID.
-    pub(super) fn uid(&self) -> &str {
+    pub fn uid(&self) -> &str {
         self.object.metadata.uid.as_deref().unwrap_or_default()
     }
 

@@ -408,10 +408,6 @@ impl Facts {
     /// A step was decided: its mints are under way.
     pub fn stepped(&mut self, step: &Step, now: Timestamp) {
         self.secret.waiting_since = step.waiting_since;
-        self.secret.is_writing = matches!(
-            &step.call,
-            Some(Call::Secret(call)) if call.write().is_some()
-        );
         for mint in &step.mints {
             let known = self.registries.entry(mint.server.as_str().to_owned());
             let in_flight = &mut known.or_default().in_flight;
