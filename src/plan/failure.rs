@@ -73,7 +73,7 @@ fn identity_hint(
     let federation = federation(facts, identity);
     let service_account = facts.object.spec.identity.as_ref();
     match (error.cause, federation, service_account) {
-        (Cause::Federation(_), Some(federation), _) => format!(
+        (Cause::Federation, Some(federation), _) => format!(
             " (presented: issuer {}, subject {}, audience {})",
             federation.issuer.as_deref().unwrap_or("unknown"),
             federation.subject,
@@ -119,7 +119,7 @@ pub fn reason(cause: Cause) -> Reason {
         | Cause::NoAssertion
         | Cause::UnknownIdentity => Reason::InvalidIdentity,
         Cause::ServiceAccountChanged => Reason::Progressing,
-        Cause::Federation(_) => Reason::FederationMismatch,
+        Cause::Federation => Reason::FederationMismatch,
         Cause::AssertionRefused
         | Cause::SignatureRefused
         | Cause::UnknownAudience
