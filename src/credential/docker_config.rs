@@ -35,7 +35,7 @@ impl DockerConfig {
             .tokens
             .iter()
             .map(|(host, token)| (host.clone(), entry(token)));
-        json!({"auths": Value::from_iter(auths)})
+        json!({"auths": auths.collect::<Value>()})
             .to_string()
             .into_bytes()
     }

@@ -59,23 +59,6 @@ impl Clock {
             }
         }
     }
-
-    /// Returns once `now() >= at`, however the clock gets there.
-    pub async fn sleep_until(&self, at: Timestamp) {
-        let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());
-        loop {
-            let offset = changes.as_mut().map(|changes| *changes.borrow_and_update());
-            let remaining = at.duration_since(system_time(offset.unwrap_or_default()));
-            if !remaining.is_positive() {
-                return;
-            }
-            let nap = Duration::try_from(remaining.min(MAX_NAP)).unwrap_or_default();
-            tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = changed(changes.as_mut()) => {}
-            }
-        }
-    }
 }
 
 fn system_time(offset: SignedDuration) -> Timestamp {
@@ -102,6 +85,12 @@ mod tests {
 
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
+    async fn sleep_until(clock: &Clock, at: Timestamp) {
+        while clock.now() < at {
+            clock.nap_until(at).await;
+        }
+    }
+
     fn later(clock: &Clock, by: SignedDuration) -> Timestamp {
         clock.now() + by
     }
@@ -110,9 +99,9 @@ mod tests {
     async fn what_is_due_does_not_wait() {
         for clock in [Clock::system(), Clock::adjustable()] {
             let started = Instant::now();
-            clock.sleep_until(clock.now()).await;
-            clock.sleep_until(later(&clock, -HOUR)).await;
-            clock.sleep_until(Timestamp::MIN).await;
+            sleep_until(&clock, clock.now()).await;
+            sleep_until(&clock, later(&clock, -HOUR)).await;
+            sleep_until(&clock, Timestamp::MIN).await;
             assert_eq!(started.elapsed(), Duration::ZERO);
         }
     }
@@ -124,7 +113,7 @@ mod tests {
         let sleepers = [1, 2, 3].map(|_| {
             let clock = clock.clone();
             let at = later(&clock, HOUR);
-            tokio::spawn(async move { clock.sleep_until(at).await })
+            tokio::spawn(async move { sleep_until(&clock, at).await })
         });
         // Lets the sleepers fall asleep first, so that it is the change that wakes them.
         tokio::task::yield_now().await;
@@ -143,7 +132,7 @@ mod tests {
         let at = later(&clock, HOUR);
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep_until(at).await }
+            async move { sleep_until(&clock, at).await }
         });
         tokio::task::yield_now().await;
         clock.advance(-HOUR);
@@ -161,7 +150,7 @@ mod tests {
         let sender = clock.offset.clone().unwrap();
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep_until(at).await }
+            async move { sleep_until(&clock, at).await }
         });
         tokio::task::yield_now().await;
         let started = Instant::now();
@@ -182,7 +171,7 @@ mod tests {
     async fn real_time_passes() {
         for clock in [Clock::system(), Clock::adjustable()] {
             let at = later(&clock, SignedDuration::from_millis(20));
-            timeout(Duration::from_secs(5), clock.sleep_until(at))
+            timeout(Duration::from_secs(5), sleep_until(&clock, at))
                 .await
                 .unwrap();
             assert!(clock.now() >= at);
