@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::transport::{Transport, object};
 use crate::credential::{
-    Cause, Claims, Credential, Granted, Hop, Lifetime, LoginServer, MintError, Repositories, Token,
+    Cause, Claims, Credential, Hop, Lifetime, LoginServer, MintError, Repositories, Token,
 };
 use crate::process::Clock;
 
@@ -81,7 +81,7 @@ pub(super) fn granted_on(
 ) -> Result<Credential, MintError> {
     let answer: Option<TokenAnswer> = object(body);
     let credential = credential(Hop::Token, answer.map(|answer| answer.access_token), now)?;
-    repositories.check(&Granted::by(&credential.token))?;
+    repositories.check(&credential.token)?;
     Ok(credential)
 }
 

@@ -30,5 +30,5 @@ pub(crate) use lifetime::saturating_add;
 pub use lifetime::{CLOCK_STEP, Claims, JITTER_FRACTION, Lifetime, MAX_LIFE};
 pub use login_server::{LoginServer, LoginServerError};
 pub use mint_error::{Cause, Class, Hop, MintError, Missing, RETRY_AFTER_CAP};
-pub use scope::{Granted, Repositories, RepositoriesError, Scope};
+pub use scope::{Repositories, RepositoriesError, Scope};
 pub use token::{Digest, Token};

@@ -9,8 +9,9 @@ use tokio::sync::watch;
 /// Tells the time and waits for a time. Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// How far an adjustable clock was moved; `None` for the system's own time.
-    offset: Option<Arc<watch::Sender<SignedDuration>>>,
+    /// How far it was moved against the system's time.
+    offset: Arc<watch::Sender<SignedDuration>>,
+    is_adjustable: bool,
 }
 
 /// The longest nap: a stepped wall clock or a resumed laptop is noticed after at most this long.
@@ -22,59 +23,47 @@ const MAX_NAP: SignedDuration = SignedDuration::from_secs(30);
 impl Clock {
     /// The system's time.
     pub fn system() -> Self {
-        Self { offset: None }
+        Self::default()
     }
 
     /// The system's time until [`advance`](Self::advance) moves it.
     pub fn adjustable() -> Self {
         Self {
-            offset: Some(Arc::new(watch::Sender::new(SignedDuration::ZERO))),
+            is_adjustable: true,
+            ..Self::default()
         }
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
-        let offset = self.offset.as_ref().map(|sender| *sender.borrow());
-        system_time(offset.unwrap_or_default())
+        let now = Timestamp::now();
+        now.saturating_add(*self.offset.borrow()).unwrap_or(now)
     }
 
     /// Moves an adjustable clock and all its clones forward, or back by a negative duration, and
     /// wakes whoever sleeps on it. Panics on the system's clock, which nobody may move.
     pub fn advance(&self, by: SignedDuration) {
-        let Some(sender) = &self.offset else {
-            panic!("only a clock made by Clock::adjustable can be moved");
-        };
-        sender.send_modify(|offset| *offset = offset.saturating_add(by));
+        assert!(
+            self.is_adjustable,
+            "only a clock made by Clock::adjustable can be moved"
+        );
+        self.offset
+            .send_modify(|offset| *offset = offset.saturating_add(by));
     }
 
     /// Returns once `now() >= at`, when the clock was moved, or after 30 s: whoever waits looks at the time again.
     pub async fn nap_until(&self, at: Timestamp) {
-        let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());
+        let mut changes = self.offset.subscribe();
         let remaining = at.duration_since(self.now());
         if remaining.is_positive() {
             let nap = Duration::try_from(remaining.min(MAX_NAP)).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(nap) => {}
-                () = changed(changes.as_mut()) => {}
+                // Cannot fail: the sender lives as long as the clock that sleeps.
+                _ = changes.changed() => {}
             }
         }
     }
-}
-
-fn system_time(offset: SignedDuration) -> Timestamp {
-    let now = Timestamp::now();
-    now.saturating_add(offset).unwrap_or(now)
-}
-
-/// Waits for the next `advance`; forever on the system's clock.
-async fn changed(changes: Option<&mut watch::Receiver<SignedDuration>>) {
-    if let Some(changes) = changes {
-        // Cannot fail: the sender lives as long as the clock that sleeps.
-        if changes.changed().await.is_ok() {
-            return;
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]
@@ -147,7 +136,7 @@ mod tests {
     async fn a_step_that_nobody_announces_is_noticed_within_a_nap() {
         let clock = Clock::adjustable();
         let at = later(&clock, HOUR);
-        let sender = clock.offset.clone().unwrap();
+        let sender = clock.offset.clone();
         let sleeper = tokio::spawn({
             let clock = clock.clone();
             async move { sleep_until(&clock, at).await }
