@@ -163,12 +163,8 @@ impl EntraClient {
             .transport
             .post(Hop::Entra, &self.tenant, url, form, refused)
             .await?;
-        let (status, headers) = (StatusCode::Ok, Headers::default());
-        Ok(AsyncRawResponse::from_bytes(
-            status,
-            headers,
-            granted(&body)?,
-        ))
+        let (body, headers) = (granted(&body)?, Headers::default());
+        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, headers, body))
     }
 }
 

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::Metrics;
 
 /// From this lateness of due work on, the process counts as stuck.
-pub const MAX_LATENESS: Duration = Duration::from_mins(2);
+const MAX_LATENESS: Duration = Duration::from_mins(2);
 
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 64;

@@ -9,7 +9,7 @@ mod metrics;
 mod one_line;
 mod shutdown;
 
-pub use admin::{Admin, MAX_LATENESS, Readiness, ReadinessHandle};
+pub use admin::{Admin, Readiness, ReadinessHandle};
 pub use clock::Clock;
 pub use election::{Election, LeaseRecord, MAX_LEASE_DURATION, Step};
 pub use log::{LogFilter, LogFilterError, LogFormat, UnknownLogFormat, init};
