@@ -123,13 +123,17 @@ impl<K: Hash + Eq + Clone> Cache<K> {
 }
 
 impl Slot {
+    /// Drops a credential that may no longer be handed out, and tells whether anything is left to remember.
     fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
-        let is_in_use = Arc::strong_count(self) > 1;
-        let is_worth = |state: &State| {
-            let is_shared = matches!(&state.last, Some(Ok(held)) if held.is_shared(now));
-            is_shared || state.was_evicted(now)
+        let Ok(mut state) = self.state.try_lock() else {
+            return true;
         };
-        is_in_use || self.state.try_lock().is_ok_and(|state| is_worth(&state))
+        let is_over = |held: &Held| !held.is_shared(now);
+        state
+            .last
+            .take_if(|last| matches!(last, Ok(held) if is_over(held)));
+        let is_held = matches!(state.last, Some(Ok(_)));
+        is_held || state.was_evicted(now) || Arc::strong_count(self) > 1
     }
 }
 
@@ -273,6 +277,24 @@ mod tests {
             cache.drop_unshared(now);
             assert_eq!(cache.lock().len(), kept);
         }
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_dropped_also_where_an_eviction_is_remembered() {
+        let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+        let (cache, another) = (Cache::new("t"), Token::new("another".into()));
+        let share = |_: &Lifetime| SignedDuration::from_mins(1);
+        let fetch = async { Ok(credential()) };
+        let obtained = cache.get_or_fetch(&"k", at(0), |_| true, share, fetch);
+        assert!(obtained.await.is_ok());
+        assert!(cache.evict(&"k", &another, at(0)).await);
+        for (now, is_held) in [(at(0), true), (at(1), false)] {
+            cache.drop_unshared(now);
+            assert_eq!(cache.slot(&"k").state.lock().await.last.is_some(), is_held);
+        }
+        assert!(!cache.evict(&"k", &another, at(4)).await);
+        cache.drop_unshared(at(5));
+        assert!(cache.lock().is_empty());
     }
 
     #[tokio::test]
