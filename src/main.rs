@@ -9,7 +9,7 @@ use acrcred::args::{Args, Config, LeaseConfig};
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
 use acrcred::plan::{Policy, Settings};
-use acrcred::process::{self, Admin, Clock, Liveness, Metrics, Readiness};
+use acrcred::process::{self, Admin, Clock, Metrics, Readiness};
 use clap::Parser as _;
 use tokio::net::TcpListener;
 
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> Result<(), Failure> {
     // Before any client is built, or kube and reqwest could each want another.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    process::init(config.log_format, &config.log_filter)?;
+    process::init(config.log_format, config.log_filter)?;
     let stop = process::signal()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), config.metrics_per_object);
     let readiness = Readiness::default();
@@ -86,12 +86,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     });
     let late = controller.clone();
     metrics.watch_queue(move || late.backlog());
-    let late = controller.clone();
-    let admin = Admin {
-        liveness: Liveness::new(move || late.backlog().oldest),
-        readiness,
-        metrics,
-    };
+    let admin = Admin { readiness, metrics };
     let admin = tokio::spawn(admin.serve(listener, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     tokio::spawn(async move { warn_where_unlimited(&client).await });

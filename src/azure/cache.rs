@@ -7,11 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::credential::{CLOCK_STEP, Credential, Digest, Lifetime, MintError, saturating_add};
+use crate::credential::{CLOCK_STEP, Credential, Lifetime, MintError, Token, saturating_add};
+
+/// A key's credential is thrown away once in this time: what is refused for good is not worth a call more each time.
+const EVICTION_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 
 /// Credentials by key. A key's lock is held across that key's call only, so that one hanging upstream
 /// delays no other key.
 pub(super) struct Cache<K> {
+    /// What its credentials are, as a metric label.
+    pub kind: &'static str,
     slots: Mutex<HashMap<K, Arc<Slot>>>,
 }
 
@@ -19,7 +24,13 @@ pub(super) struct Cache<K> {
 struct Slot {
     /// Calls that have ended; shows a waiter whether one ended while it waited.
     ended: AtomicU64,
-    last: tokio::sync::Mutex<Option<Result<Held, MintError>>>,
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: Option<Result<Held, MintError>>,
+    evicted_at: Option<Timestamp>,
 }
 
 struct Held {
@@ -37,8 +48,9 @@ pub(super) struct Obtained {
 // === impl Cache ===
 
 impl<K: Hash + Eq + Clone> Cache<K> {
-    pub fn new() -> Self {
+    pub fn new(kind: &'static str) -> Self {
         Self {
+            kind,
             slots: Mutex::default(),
         }
     }
@@ -54,10 +66,10 @@ impl<K: Hash + Eq + Clone> Cache<K> {
         share: impl Fn(&Lifetime) -> SignedDuration,
         fetch: impl Future<Output = Result<Credential, MintError>>,
     ) -> Result<Obtained, MintError> {
-        let slot = self.lock().entry(key.clone()).or_default().clone();
+        let slot = self.slot(key);
         let ended_before = slot.ended.load(Ordering::Acquire);
-        let mut last = slot.last.lock().await;
-        match &*last {
+        let mut state = slot.state.lock().await;
+        match &state.last {
             Some(Ok(held)) if held.is_shared(now) && usable(&held.credential) => {
                 return Ok(Obtained {
                     credential: held.credential.clone(),
@@ -70,7 +82,7 @@ impl<K: Hash + Eq + Clone> Cache<K> {
             _ => {}
         }
         let result = fetch.await;
-        *last = Some(result.clone().map(|credential| {
+        state.last = Some(result.clone().map(|credential| {
             let until = saturating_add(credential.lifetime.start, share(&credential.lifetime));
             Held { credential, until }
         }));
@@ -81,20 +93,28 @@ impl<K: Hash + Eq + Clone> Cache<K> {
         })
     }
 
-    /// Drops `key`'s credential if it is still the one with this digest.
-    pub async fn evict(&self, key: &K, digest: &Digest) {
-        let slot = self.lock().get(key).cloned();
-        if let Some(slot) = slot {
-            let mut last = slot.last.lock().await;
-            if matches!(&*last, Some(Ok(held)) if held.credential.token.digest() == *digest) {
-                *last = None;
-            }
+    /// Drops `key`'s credential if its token still is the `refused` one, so that the next caller gets another.
+    /// False where that was done not long ago, and the refusal has to stand.
+    pub async fn evict(&self, key: &K, refused: &Token, now: Timestamp) -> bool {
+        let slot = self.slot(key);
+        let mut state = slot.state.lock().await;
+        if state.was_evicted(now) {
+            return false;
         }
+        state.evicted_at = Some(now);
+        if matches!(&state.last, Some(Ok(held)) if held.credential.token == *refused) {
+            state.last = None;
+        }
+        true
     }
 
     /// Drops what may no longer be handed out.
     pub fn drop_unshared(&self, now: Timestamp) {
         self.lock().retain(|_, slot| slot.is_worth_keeping(now));
+    }
+
+    fn slot(&self, key: &K) -> Arc<Slot> {
+        self.lock().entry(key.clone()).or_default().clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Arc<Slot>>> {
@@ -103,10 +123,25 @@ impl<K: Hash + Eq + Clone> Cache<K> {
 }
 
 impl Slot {
+    /// Drops a credential that may no longer be handed out, and tells whether anything is left to remember.
     fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
-        let is_in_use = Arc::strong_count(self) > 1;
-        let is_shared = |last: &Option<Result<Held, MintError>>| matches!(last, Some(Ok(held)) if held.is_shared(now));
-        is_in_use || self.last.try_lock().is_ok_and(|last| is_shared(&last))
+        let Ok(mut state) = self.state.try_lock() else {
+            return true;
+        };
+        let is_over = |held: &Held| !held.is_shared(now);
+        state
+            .last
+            .take_if(|last| matches!(last, Ok(held) if is_over(held)));
+        let is_held = matches!(state.last, Some(Ok(_)));
+        is_held || state.was_evicted(now) || Arc::strong_count(self) > 1
+    }
+}
+
+impl State {
+    /// One that lies further in the future is of a clock that was set back.
+    fn was_evicted(&self, now: Timestamp) -> bool {
+        let age = self.evicted_at.map(|at| now.duration_since(at).abs());
+        age.is_some_and(|age| age < EVICTION_INTERVAL)
     }
 }
 
@@ -124,7 +159,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::credential::{Cause, Hop, Token};
+    use crate::credential::{Cause, Hop};
 
     fn credential() -> Credential {
         let start = Timestamp::UNIX_EPOCH;
@@ -163,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_callers_share_one_call() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new("t"), AtomicUsize::new(0));
         let callers = (0..50).map(|_| get(&cache, "k", &calls, Ok(credential())));
         let fresh = futures::future::join_all(callers).await;
         assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -172,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new("t"), AtomicUsize::new(0));
         let error = MintError::new(Hop::Entra, Cause::Unavailable);
         let callers = (0..50).map(|_| get(&cache, "k", &calls, Err(error)));
         let results = futures::future::join_all(callers).await;
@@ -183,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hanging_key_does_not_delay_another() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new("t"), AtomicUsize::new(0));
         let never = Notify::new();
         let hanging = cache.get_or_fetch(
             &"a",
@@ -204,20 +239,34 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_named_credential_is_evicted() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new("t"), AtomicUsize::new(0));
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
-        cache
-            .evict(&"k", &Token::new("another".into()).digest())
-            .await;
+        let start = Timestamp::UNIX_EPOCH;
+        let another = Token::new("another".into());
+        assert!(cache.evict(&"k", &another, start).await);
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(false));
-        cache.evict(&"k", &credential().token.digest()).await;
+        let later = start + EVICTION_INTERVAL;
+        assert!(cache.evict(&"k", &credential().token, later).await);
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn each_key_has_one_eviction_in_five_minutes() {
+        let (cache, token) = (Cache::new("t"), credential().token);
+        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        assert!(cache.evict(&"a", &token, at(0)).await);
+        cache.drop_unshared(at(299));
+        assert!(!cache.evict(&"a", &token, at(299)).await);
+        assert!(cache.evict(&"b", &token, at(0)).await);
+        assert!(cache.evict(&"a", &token, at(300)).await);
+        let set_back = at(-3600);
+        assert!(cache.evict(&"a", &token, set_back).await);
     }
 
     #[tokio::test]
     async fn a_credential_is_dropped_when_it_may_no_longer_be_shared() {
         let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
-        let cache = Cache::new();
+        let cache = Cache::new("t");
         for key in 0..10 {
             let share = |_: &Lifetime| SignedDuration::from_mins(10);
             let fetch = async { Ok(credential()) };
@@ -231,8 +280,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_credential_is_dropped_also_where_an_eviction_is_remembered() {
+        let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+        let (cache, another) = (Cache::new("t"), Token::new("another".into()));
+        let share = |_: &Lifetime| SignedDuration::from_mins(1);
+        let fetch = async { Ok(credential()) };
+        let obtained = cache.get_or_fetch(&"k", at(0), |_| true, share, fetch);
+        assert!(obtained.await.is_ok());
+        assert!(cache.evict(&"k", &another, at(0)).await);
+        for (now, is_held) in [(at(0), true), (at(1), false)] {
+            cache.drop_unshared(now);
+            assert_eq!(cache.slot(&"k").state.lock().await.last.is_some(), is_held);
+        }
+        assert!(!cache.evict(&"k", &another, at(4)).await);
+        cache.drop_unshared(at(5));
+        assert!(cache.lock().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_clock_that_was_set_back_shares_nothing_of_the_future() {
-        let (cache, calls) = (Cache::new(), AtomicUsize::new(0));
+        let (cache, calls) = (Cache::new("t"), AtomicUsize::new(0));
         assert_eq!(get(&cache, "k", &calls, Ok(credential())).await, Ok(true));
         let before = Timestamp::UNIX_EPOCH - SignedDuration::from_hours(24);
         let fetch = async { Ok(credential()) };

@@ -1,5 +1,6 @@
 //! Assertion to Entra token (OAuth 2.0 client credentials with a federated credential).
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use azure_core::error::ErrorKind;
 use azure_core::http::headers::Headers;
 use azure_core::http::request::{Body, Request};
 use azure_core::http::{
-    AsyncRawResponse, ClientMethodOptions, ClientOptions, HttpClient, RetryOptions,
+    AsyncRawResponse, ClientMethodOptions, ClientOptions, HttpClient, RetryOptions, StatusCode,
     Transport as AzureTransport,
 };
 use azure_core::time::OffsetDateTime;
@@ -19,11 +20,12 @@ use azure_identity::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::ZeroizeOnDrop;
 
 use super::transport::{Transport, object};
 use crate::credential::{
     Cause, Credential, EnabledCloud, Hop, Identity, Lifetime, MAX_LIFE, MintError, Token,
+    saturating_add,
 };
 
 /// Asks Entra, in `cloud`, for a token of `identity`, proving it with `assertion`. `now` is when the request
@@ -36,10 +38,7 @@ pub(super) async fn request_token(
     now: Timestamp,
 ) -> Result<Credential, MintError> {
     let mut configuration = CustomConfiguration::default();
-    cloud
-        .authority
-        .as_str()
-        .clone_into(&mut configuration.authority_host);
+    configuration.authority_host = cloud.authority.as_str().to_owned();
     let credential = ClientAssertionCredential::new(
         identity.tenant_id.as_str().to_owned(),
         identity.client_id.as_str().to_owned(),
@@ -50,7 +49,7 @@ pub(super) async fn request_token(
                 retry: RetryOptions::none(),
                 transport: Some(AzureTransport::new(Arc::new(EntraClient {
                     transport: transport.clone(),
-                    limit: format!("{}/{}", cloud.authority.host(), identity.tenant_id),
+                    tenant: format!("{}/{}", cloud.authority.host(), identity.tenant_id),
                 }))),
                 cloud: Some(Arc::new(CloudConfiguration::from(configuration))),
                 ..ClientOptions::default()
@@ -70,7 +69,7 @@ pub(super) async fn request_token(
         token,
         lifetime: Lifetime {
             start: now,
-            end: crate::credential::saturating_add(now, life),
+            end: saturating_add(now, life),
         },
         received_at: now,
     })
@@ -79,14 +78,10 @@ pub(super) async fn request_token(
 /// Our own typed error, which travels through the SDK as the source of its error. What else the SDK
 /// may say is never looked at: it can quote the answer.
 fn typed(error: &azure_core::Error) -> MintError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if let Some(ours) = error.downcast_ref::<MintError>() {
-            return *ours;
-        }
-        source = error.source();
-    }
-    MintError::new(Hop::Entra, Cause::Malformed)
+    let error: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref().copied())
+        .unwrap_or_else(malformed)
 }
 
 /// An assertion that is presented once.
@@ -104,54 +99,42 @@ impl ClientAssertion for Presented {
 /// SDK (1.0) loses the AADSTS code when the text has an escape, and the status when it is no JSON.
 struct EntraClient {
     transport: Transport,
-    limit: String,
+    /// With its authority.
+    tenant: String,
 }
 
-/// What we take over of an answer with a token.
-#[derive(Deserialize)]
+/// What we take over of an answer with a token, and all that the SDK needs.
+#[derive(Deserialize, Serialize, ZeroizeOnDrop)]
 struct TokenAnswer {
     access_token: String,
     expires_in: i64,
 }
 
-/// The same as the SDK reads it.
-#[derive(Serialize)]
-struct SdkAnswer<'a> {
-    token_type: &'static str,
-    expires_in: i64,
-    ext_expires_in: i64,
-    access_token: &'a str,
-}
-
 /// The body of an answer with a token, written anew for the SDK: it (1.0) adds `expires_in` to the time of day
 /// unchecked, and panics where that leaves the calendar.
-pub(super) fn granted(body: &[u8]) -> Result<Vec<u8>, Cause> {
-    let answer: TokenAnswer = object(body).ok_or(Cause::Malformed)?;
-    let token = Token::new(answer.access_token);
-    if token.expose().is_empty() {
-        return Err(Cause::Malformed);
+pub(super) fn granted(body: &[u8]) -> Result<Vec<u8>, MintError> {
+    let mut answer: TokenAnswer = object(body).ok_or_else(malformed)?;
+    if answer.access_token.is_empty() {
+        return Err(malformed());
     }
-    let life = answer.expires_in.clamp(0, MAX_LIFE.as_secs());
-    let answer = SdkAnswer {
-        token_type: "Bearer",
-        expires_in: life,
-        ext_expires_in: life,
-        access_token: token.expose(),
-    };
-    serde_json::to_vec(&answer).map_err(|_| Cause::Malformed)
+    answer.expires_in = answer.expires_in.clamp(0, MAX_LIFE.as_secs());
+    serde_json::to_vec(&answer).map_err(|_| malformed())
 }
 
 /// The failure that an answer without a token tells.
 pub(super) fn refused(status: u16, body: &[u8], retry_after: Option<SignedDuration>) -> MintError {
     let answer: ErrorAnswer = object(body).unwrap_or_default();
     let error = MintError::entra(status, &answer.error_codes, retry_after);
-    if error.cause != Cause::Throttled && answer.error == PASSING {
-        return MintError {
-            cause: Cause::Unavailable,
-            ..error
-        };
-    }
-    error
+    let cause = match error.cause {
+        Cause::Throttled => Cause::Throttled,
+        _ if answer.error == PASSING => Cause::Unavailable,
+        cause => cause,
+    };
+    MintError { cause, ..error }
+}
+
+fn malformed() -> MintError {
+    MintError::new(Hop::Entra, Cause::Malformed)
 }
 
 /// The one OAuth error that says more than the code: passing trouble, whatever the status (learn.microsoft.com,
@@ -172,36 +155,16 @@ struct ErrorAnswer {
 
 impl EntraClient {
     async fn send(&self, request: &Request) -> Result<AsyncRawResponse, MintError> {
-        let malformed = || MintError::new(Hop::Entra, Cause::Malformed);
         let Body::Bytes(form) = request.body() else {
             return Err(malformed());
         };
-        let form = std::str::from_utf8(form).map_err(|_| malformed())?;
-        let answer = self
+        let (url, form) = (request.url().clone(), form.clone());
+        let body = self
             .transport
-            .post(
-                Hop::Entra,
-                &self.limit,
-                request.url().clone(),
-                Zeroizing::new(form.to_owned()),
-            )
+            .post(Hop::Entra, &self.tenant, url, form, refused)
             .await?;
-        if answer.status == 200 {
-            return Ok(AsyncRawResponse::from_bytes(
-                azure_core::http::StatusCode::Ok,
-                Headers::default(),
-                granted(&answer.body).map_err(|cause| MintError::new(Hop::Entra, cause))?,
-            ));
-        }
-        let error = refused(answer.status, &answer.body, answer.retry_after);
-        tracing::warn!(
-            hop = error.hop.name(),
-            status = answer.status,
-            aadsts = error.code,
-            request_id = answer.request_id,
-            "Entra refused a token",
-        );
-        Err(error)
+        let (body, headers) = (granted(&body)?, Headers::default());
+        Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, headers, body))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,24 +12,20 @@ use crate::credential::{Cause, MintError, saturating_add};
 const UNSTATED: SignedDuration = SignedDuration::from_secs(30);
 
 /// The time before which a key is not called, and the failure that said so.
-pub(super) struct Floors<K> {
-    until: Mutex<HashMap<K, (Timestamp, MintError)>>,
-}
+pub(super) struct Floors<K>(Mutex<HashMap<K, (Timestamp, MintError)>>);
 
 // === impl Floors ===
 
 impl<K: Hash + Eq + Clone> Floors<K> {
     pub fn new() -> Self {
-        Self {
-            until: Mutex::default(),
-        }
+        Self(Mutex::default())
     }
 
     /// Fails without a request while the floor of `key` stands.
     pub fn check(&self, key: &K, now: Timestamp) -> Result<(), MintError> {
-        let mut floors = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        match floors.get_mut(key) {
-            Some((until, error)) if now < *until => {
+        let mut floors = self.lock();
+        match floors.get_mut(key).filter(|(until, _)| now < *until) {
+            Some((until, error)) => {
                 // Never longer than was asked for, also after the clock was set back.
                 let longest = saturating_add(now, error.retry_after.unwrap_or(UNSTATED));
                 *until = longest.min(*until);
@@ -37,10 +33,6 @@ impl<K: Hash + Eq + Clone> Floors<K> {
                     retry_after: Some(until.duration_since(now)),
                     ..*error
                 })
-            }
-            Some(_) => {
-                floors.remove(key);
-                Ok(())
             }
             None => Ok(()),
         }
@@ -56,8 +48,6 @@ impl<K: Hash + Eq + Clone> Floors<K> {
             retry_after: Some(wait),
             ..error
         };
-        let mut floors = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        floors.retain(|_, (until, _)| now < *until);
         // What was refused to one identity says nothing of another: others are only asked to wait.
         let for_others = match error.cause {
             Cause::Throttled | Cause::Unavailable => error,
@@ -66,8 +56,14 @@ impl<K: Hash + Eq + Clone> Floors<K> {
                 ..MintError::new(error.hop, Cause::Throttled)
             },
         };
+        let mut floors = self.lock();
+        floors.retain(|_, (until, _)| now < *until);
         floors.insert(key.clone(), (saturating_add(now, wait), for_others));
         error
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, (Timestamp, MintError)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

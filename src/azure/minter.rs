@@ -1,19 +1,19 @@
 //! Mints credentials, sharing tokens between objects that may share them.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::assertion::AssertionSource;
 use super::cache::{Cache, Obtained};
-use super::eviction::Evictions;
 use super::floor::Floors;
 use super::transport::Transport;
 use super::{entra, registry};
 use crate::credential::{
     Cause, Credential, EnabledCloud, Hop, Identity, JITTER_FRACTION, Lifetime, LoginServer,
-    MintError, MintRequest, Repositories, Scope, Token,
+    MintError, MintRequest, Repositories, Scope,
 };
 use crate::process::{Clock, Metrics};
 
@@ -35,8 +35,6 @@ pub struct Minter {
     access_tokens: Cache<(Identity, LoginServer, Repositories)>,
     entra_floors: Floors<SignIn>,
     registry_floors: Floors<LoginServer>,
-    entra_evictions: Evictions<SignIn>,
-    refresh_evictions: Evictions<(Identity, LoginServer)>,
 }
 
 /// Who signs in to which cloud: the cloud has the authority and the audience.
@@ -57,13 +55,11 @@ impl Minter {
             clock,
             metrics,
             cache_max_life,
-            entra_tokens: Cache::new(),
-            refresh_tokens: Cache::new(),
-            access_tokens: Cache::new(),
+            entra_tokens: Cache::new("entra"),
+            refresh_tokens: Cache::new("refresh"),
+            access_tokens: Cache::new("access"),
             entra_floors: Floors::new(),
             registry_floors: Floors::new(),
-            entra_evictions: Evictions::new(),
-            refresh_evictions: Evictions::new(),
         }
     }
 
@@ -75,145 +71,16 @@ impl Minter {
         assertions: &dyn AssertionSource,
     ) -> Result<Credential, MintError> {
         let obtained = match &request.scope {
-            Scope::Registry => self.refresh_token(request, assertions).await,
+            Scope::Registry => self.refresh_token(request, assertions).await?,
             Scope::Repositories(repositories) => {
                 let (identity, server) = (request.identity.clone(), request.server.clone());
                 let key = (identity, server, repositories.clone());
-                let usable = |held: &Credential| self.may_hand_over(held, request);
-                let fetch = self.access_token(request, repositories, assertions);
-                let obtained = self
-                    .access_tokens
-                    .get_or_fetch(
-                        &key,
-                        self.clock.now(),
-                        usable,
-                        self.share(handed_over_for),
-                        fetch,
-                    )
-                    .await;
-                self.counted("access", obtained)
-            }
-        }?;
-        Ok(obtained.credential)
-    }
-
-    /// A token that is limited to `repositories`, for a refresh token that all limits share.
-    async fn access_token(
-        &self,
-        request: &MintRequest,
-        repositories: &Repositories,
-        assertions: &dyn AssertionSource,
-    ) -> Result<Credential, MintError> {
-        let server = &request.server;
-        self.registry_floors.check(server, self.clock.now())?;
-        let refresh = self.refresh_token(request, assertions).await?;
-        let token = &refresh.credential.token;
-        let result = self.limit_once(server, repositories, token).await;
-        let refused = matches!(&result, Err(error) if error.cause == Cause::InsufficientScope);
-        let key = (request.identity.clone(), server.clone());
-        if !refused || refresh.fresh || !self.refresh_evictions.may(&key, self.clock.now()) {
-            return result;
-        }
-        // The shared token may predate a change of roles, or of the registry's mode, which ends all
-        // tokens (learn.microsoft.com, "Azure ABAC repository permissions"): one fresh token tells.
-        self.refresh_tokens.evict(&key, &token.digest()).await;
-        let refresh = self.refresh_token(request, assertions).await?;
-        self.limit_once(server, repositories, &refresh.credential.token)
-            .await
-    }
-
-    async fn limit_once(
-        &self,
-        server: &LoginServer,
-        repositories: &Repositories,
-        refresh_token: &Token,
-    ) -> Result<Credential, MintError> {
-        let now = || self.clock.now();
-        let call = registry::limit(&self.transport, server, repositories, refresh_token, now);
-        self.measured(Hop::Token, call)
-            .await
-            .map_err(|error| self.registry_floors.raise(server, error, self.clock.now()))
-    }
-
-    async fn refresh_token(
-        &self,
-        request: &MintRequest,
-        assertions: &dyn AssertionSource,
-    ) -> Result<Obtained, MintError> {
-        let (identity, server) = (&request.identity, &request.server);
-        let key = (identity.clone(), server.clone());
-        let usable = |held: &Credential| self.may_hand_over(held, request);
-        let fetch = self.exchange(identity, server, assertions);
-        let obtained = self
-            .refresh_tokens
-            .get_or_fetch(
-                &key,
-                self.clock.now(),
-                usable,
-                self.share(handed_over_for),
-                fetch,
-            )
-            .await;
-        self.counted("refresh", obtained)
-    }
-
-    async fn exchange(
-        &self,
-        identity: &Identity,
-        server: &LoginServer,
-        assertions: &dyn AssertionSource,
-    ) -> Result<Credential, MintError> {
-        self.registry_floors.check(server, self.clock.now())?;
-        let sign_in = (server.cloud().clone(), identity.clone());
-        let entra = self.entra_token(&sign_in, assertions).await?;
-        let result = self.exchange_once(server, &entra.credential.token).await;
-        let refused = matches!(&result, Err(error) if error.cause == Cause::RegistryRefused);
-        if !refused || entra.fresh || !self.entra_evictions.may(&sign_in, self.clock.now()) {
-            return result;
-        }
-        // The shared token may predate a change of roles: one fresh token tells.
-        let digest = entra.credential.token.digest();
-        self.entra_tokens.evict(&sign_in, &digest).await;
-        let entra = self.entra_token(&sign_in, assertions).await?;
-        self.exchange_once(server, &entra.credential.token).await
-    }
-
-    async fn exchange_once(
-        &self,
-        server: &LoginServer,
-        entra_token: &Token,
-    ) -> Result<Credential, MintError> {
-        let call = registry::exchange(&self.transport, server, entra_token, || self.clock.now());
-        self.measured(Hop::Exchange, call)
-            .await
-            .map_err(|error| self.registry_floors.raise(server, error, self.clock.now()))
-    }
-
-    async fn entra_token(
-        &self,
-        sign_in: &SignIn,
-        assertions: &dyn AssertionSource,
-    ) -> Result<Obtained, MintError> {
-        let limit = assertions.max_cache_life();
-        let share = self.share(move |lifetime| {
-            let usable = usable_for(lifetime);
-            limit.map_or(usable, |limit| limit.min(usable))
-        });
-        let fetch = async {
-            self.entra_floors.check(sign_in, self.clock.now())?;
-            let first = self.request_entra(sign_in, assertions).await;
-            match first {
-                Err(error) if error.wants_fresh_assertion() => {
-                    self.request_entra(sign_in, assertions).await
-                }
-                result => result,
+                let fetch = Box::pin(self.limit(request, repositories, assertions));
+                self.acr_token(&self.access_tokens, &key, request, fetch)
+                    .await?
             }
         };
-        let obtained = self
-            .entra_tokens
-            .get_or_fetch(sign_in, self.clock.now(), |_| true, share, fetch)
-            .await;
-        self.counted("entra", obtained)
+        Ok(obtained.credential)
     }
 
     /// Drops the tokens that may no longer be handed to others.
@@ -224,24 +91,82 @@ impl Minter {
         self.access_tokens.drop_unshared(now);
     }
 
-    /// How long a token is shared, within what the platform administrator allows.
-    fn share(
+    /// A token that is limited to `repositories`, for a refresh token that all limits share.
+    async fn limit(
         &self,
-        limit: impl Fn(&Lifetime) -> SignedDuration,
-    ) -> impl Fn(&Lifetime) -> SignedDuration {
-        let longest = self.cache_max_life;
-        move |lifetime| limit(lifetime).min(longest)
+        request: &MintRequest,
+        repositories: &Repositories,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Credential, MintError> {
+        let server = &request.server;
+        self.registry_floors.check(server, self.clock.now())?;
+        let key = (request.identity.clone(), server.clone());
+        loop {
+            let held = self.refresh_token(request, assertions).await?;
+            let token = &held.credential.token;
+            let call = registry::limit(&self.transport, server, repositories, token, &self.clock);
+            let result = self
+                .call(Hop::Token, &self.registry_floors, server, call)
+                .await;
+            let is_refused =
+                matches!(&result, Err(error) if error.cause == Cause::InsufficientScope);
+            if !is_refused || !self.evict(&self.refresh_tokens, &key, &held).await {
+                return result;
+            }
+        }
     }
 
-    fn counted(
+    async fn refresh_token(
         &self,
-        token: &'static str,
-        obtained: Result<Obtained, MintError>,
+        request: &MintRequest,
+        assertions: &dyn AssertionSource,
     ) -> Result<Obtained, MintError> {
-        if let Ok(obtained) = &obtained {
-            self.metrics.token_used(token, !obtained.fresh);
+        let key = (request.identity.clone(), request.server.clone());
+        let fetch = Box::pin(self.exchange(request, assertions));
+        self.acr_token(&self.refresh_tokens, &key, request, fetch)
+            .await
+    }
+
+    async fn exchange(
+        &self,
+        request: &MintRequest,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Credential, MintError> {
+        let server = &request.server;
+        self.registry_floors.check(server, self.clock.now())?;
+        let sign_in = (server.cloud().clone(), request.identity.clone());
+        loop {
+            let held = self.entra_token(&sign_in, assertions).await?;
+            let token = &held.credential.token;
+            let call = registry::exchange(&self.transport, server, token, &self.clock);
+            let result = self
+                .call(Hop::Exchange, &self.registry_floors, server, call)
+                .await;
+            let is_refused = matches!(&result, Err(error) if error.cause == Cause::RegistryRefused);
+            if !is_refused || !self.evict(&self.entra_tokens, &sign_in, &held).await {
+                return result;
+            }
         }
-        obtained
+    }
+
+    async fn entra_token(
+        &self,
+        sign_in: &SignIn,
+        assertions: &dyn AssertionSource,
+    ) -> Result<Obtained, MintError> {
+        let limit = assertions.max_cache_life().unwrap_or(SignedDuration::MAX);
+        let share = |lifetime: &Lifetime| usable_for(lifetime).min(limit);
+        let fetch = Box::pin(async {
+            self.entra_floors.check(sign_in, self.clock.now())?;
+            match self.request_entra(sign_in, assertions).await {
+                Err(error) if error.wants_fresh_assertion() => {
+                    self.request_entra(sign_in, assertions).await
+                }
+                result => result,
+            }
+        });
+        self.cached(&self.entra_tokens, sign_in, |_| true, share, fetch)
+            .await
     }
 
     async fn request_entra(
@@ -252,12 +177,71 @@ impl Minter {
         let assertion = self
             .measured(Hop::Assertion, assertions.assertion())
             .await?;
-        let (cloud, identity) = sign_in;
-        let now = self.clock.now();
+        let ((cloud, identity), now) = (sign_in, self.clock.now());
         let call = entra::request_token(&self.transport, cloud, identity, assertion, now);
-        self.measured(Hop::Entra, call)
+        self.call(Hop::Entra, &self.entra_floors, sign_in, call)
             .await
-            .map_err(|error| self.entra_floors.raise(sign_in, error, self.clock.now()))
+    }
+
+    /// Throws a shared token away that a registry refused, if that is worth a call more. It may predate a change
+    /// of roles, or of the registry's mode, which ends all tokens (learn.microsoft.com, "Azure ABAC repository
+    /// permissions"): one fresh token tells.
+    async fn evict<K: Hash + Eq + Clone>(
+        &self,
+        tokens: &Cache<K>,
+        key: &K,
+        refused: &Obtained,
+    ) -> bool {
+        let token = &refused.credential.token;
+        !refused.fresh && tokens.evict(key, token, self.clock.now()).await
+    }
+
+    /// An ACR token, young enough for `request`.
+    async fn acr_token<K: Hash + Eq + Clone>(
+        &self,
+        tokens: &Cache<K>,
+        key: &K,
+        request: &MintRequest,
+        fetch: impl Future<Output = Result<Credential, MintError>>,
+    ) -> Result<Obtained, MintError> {
+        let is_after = |at, bound: Option<Timestamp>| bound.is_none_or(|bound| bound < at);
+        let usable = |held: &Credential| {
+            is_after(held.lifetime.start, request.newer_than)
+                && is_after(held.received_at, request.received_after)
+                && held.lifetime.is_live(self.clock.now())
+        };
+        self.cached(tokens, key, usable, handed_over_for, fetch)
+            .await
+    }
+
+    /// A token from memory or of `fetch`, shared within what the platform administrator allows. A boxed `fetch`
+    /// keeps the futures small that hold it: each would have room for it twice.
+    async fn cached<K: Hash + Eq + Clone>(
+        &self,
+        tokens: &Cache<K>,
+        key: &K,
+        usable: impl Fn(&Credential) -> bool,
+        share: impl Fn(&Lifetime) -> SignedDuration,
+        fetch: impl Future<Output = Result<Credential, MintError>>,
+    ) -> Result<Obtained, MintError> {
+        let share = |lifetime: &Lifetime| share(lifetime).min(self.cache_max_life);
+        let obtained = tokens
+            .get_or_fetch(key, self.clock.now(), usable, share, fetch)
+            .await?;
+        self.metrics.token_used(tokens.kind, !obtained.fresh);
+        Ok(obtained)
+    }
+
+    /// Awaits a call upstream, whose failure may ask everybody with this `key` to wait.
+    async fn call<K: Hash + Eq + Clone>(
+        &self,
+        hop: Hop,
+        floors: &Floors<K>,
+        key: &K,
+        call: impl Future<Output = Result<Credential, MintError>>,
+    ) -> Result<Credential, MintError> {
+        let result = self.measured(hop, call).await;
+        result.map_err(|error| floors.raise(key, error, self.clock.now()))
     }
 
     async fn measured<T>(
@@ -273,17 +257,6 @@ impl Minter {
         };
         self.metrics.minted(hop.name(), outcome, started.elapsed());
         result
-    }
-
-    fn may_hand_over(&self, held: &Credential, request: &MintRequest) -> bool {
-        let lifetime = &held.lifetime;
-        request
-            .newer_than
-            .is_none_or(|bound| bound < lifetime.start)
-            && request
-                .received_after
-                .is_none_or(|bound| bound < held.received_at)
-            && lifetime.is_live(self.clock.now())
     }
 }
 

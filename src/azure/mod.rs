@@ -4,7 +4,6 @@
 mod assertion;
 mod cache;
 mod entra;
-mod eviction;
 mod floor;
 #[cfg(test)]
 mod fuzz;

@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::transport::{Answer, Transport, object};
+use super::transport::{Transport, object};
 use crate::credential::{
-    Cause, Claims, Credential, Granted, Hop, Lifetime, LoginServer, MintError, Repositories, Token,
+    Cause, Claims, Credential, Hop, Lifetime, LoginServer, MintError, Repositories, Token,
 };
+use crate::process::Clock;
 
 #[derive(Deserialize)]
 struct ExchangeAnswer {
@@ -25,15 +26,15 @@ pub(super) async fn exchange(
     transport: &Transport,
     server: &LoginServer,
     entra_token: &Token,
-    now: impl FnOnce() -> Timestamp,
+    clock: &Clock,
 ) -> Result<Credential, MintError> {
     let fields = [
         ("grant_type", "access_token"),
         ("service", server.as_str()),
         ("access_token", entra_token.expose()),
     ];
-    let answer = post(transport, Hop::Exchange, server, "exchange", &fields).await?;
-    granted(&answer.body, now()).map_err(|cause| MintError::new(Hop::Exchange, cause))
+    let body = post(transport, Hop::Exchange, server, "exchange", &fields).await?;
+    granted(&body, clock.now())
 }
 
 /// `POST /oauth2/token` (the same page) for `pull` on each of `repositories`, all in one request.
@@ -42,7 +43,7 @@ pub(super) async fn limit(
     server: &LoginServer,
     repositories: &Repositories,
     refresh_token: &Token,
-    now: impl FnOnce() -> Timestamp,
+    clock: &Clock,
 ) -> Result<Credential, MintError> {
     let fields = [
         ("grant_type", "refresh_token"),
@@ -50,8 +51,8 @@ pub(super) async fn limit(
         ("scope", &repositories.scope()),
         ("refresh_token", refresh_token.expose()),
     ];
-    let answer = post(transport, Hop::Token, server, "token", &fields).await;
-    let answer = answer.map_err(|error| match error.cause {
+    let body = post(transport, Hop::Token, server, "token", &fields).await;
+    let body = body.map_err(|error| match error.cause {
         // A scope that is refused as a whole; others are told so by a token that allows nothing.
         Cause::InsufficientScope => MintError {
             missing: repositories.all_missing(),
@@ -59,13 +60,17 @@ pub(super) async fn limit(
         },
         _ => error,
     })?;
-    granted_on(repositories, &answer.body, now())
+    granted_on(repositories, &body, clock.now())
 }
 
 /// The refresh token in the body of an answer that arrived at `now`.
-pub(super) fn granted(body: &[u8], now: Timestamp) -> Result<Credential, Cause> {
-    let answer: ExchangeAnswer = object(body).ok_or(Cause::Malformed)?;
-    credential(Token::new(answer.refresh_token), now)
+pub(super) fn granted(body: &[u8], now: Timestamp) -> Result<Credential, MintError> {
+    let answer: Option<ExchangeAnswer> = object(body);
+    credential(
+        Hop::Exchange,
+        answer.map(|answer| answer.refresh_token),
+        now,
+    )
 }
 
 /// The access token likewise, if it allows just what was asked for.
@@ -74,18 +79,19 @@ pub(super) fn granted_on(
     body: &[u8],
     now: Timestamp,
 ) -> Result<Credential, MintError> {
-    let failed = |cause| MintError::new(Hop::Token, cause);
-    let answer: TokenAnswer = object(body).ok_or(failed(Cause::Malformed))?;
-    let credential = credential(Token::new(answer.access_token), now).map_err(failed)?;
-    repositories.check(&Granted::by(&credential.token))?;
+    let answer: Option<TokenAnswer> = object(body);
+    let credential = credential(Hop::Token, answer.map(|answer| answer.access_token), now)?;
+    repositories.check(&credential.token)?;
     Ok(credential)
 }
 
-fn credential(token: Token, now: Timestamp) -> Result<Credential, Cause> {
-    let claims = Claims::parse(token.expose()).map_err(|_| Cause::Malformed)?;
+fn credential(hop: Hop, text: Option<String>, now: Timestamp) -> Result<Credential, MintError> {
+    let malformed = MintError::new(hop, Cause::Malformed);
+    let token = text.map(Token::new).ok_or(malformed)?;
+    let claims = Claims::parse(token.expose()).ok_or(malformed)?;
     let lifetime = Lifetime::received(claims, now);
     if !lifetime.is_live(now) {
-        return Err(Cause::ExpiredOnArrival);
+        return Err(MintError::new(hop, Cause::ExpiredOnArrival));
     }
     Ok(Credential {
         token,
@@ -100,23 +106,12 @@ async fn post(
     server: &LoginServer,
     endpoint: &str,
     fields: &[(&str, &str)],
-) -> Result<Answer, MintError> {
-    let url = reqwest::Url::parse(&format!("https://{server}/oauth2/{endpoint}"))
-        .map_err(|_| MintError::new(hop, Cause::RequestRefused))?;
-    let form = Zeroizing::new(form(fields));
-    let answer = transport.post(hop, server.as_str(), url, form).await?;
-    if answer.status != 200 {
-        let error = MintError::registry(hop, answer.status, answer.retry_after);
-        tracing::warn!(
-            hop = hop.name(),
-            registry = server.as_str(),
-            status = answer.status,
-            request_id = answer.request_id,
-            "registry refused a token",
-        );
-        return Err(error);
-    }
-    Ok(answer)
+) -> Result<Zeroizing<Vec<u8>>, MintError> {
+    let url = format!("https://{server}/oauth2/{endpoint}");
+    let refused = |status, _: &[u8], retry_after| MintError::registry(hop, status, retry_after);
+    transport
+        .post(hop, server.as_str(), url, form(fields), refused)
+        .await
 }
 
 fn form(pairs: &[(&str, &str)]) -> String {

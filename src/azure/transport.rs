@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use jiff::SignedDuration;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Body, IntoUrl};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use crate::credential::names::is_guid;
 use crate::credential::{Cause, Hop, MintError};
 
 /// Answers of Entra and ACR are a few kilobytes; more is not theirs.
@@ -58,16 +60,6 @@ pub struct Transport {
     limits: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
 }
 
-/// An answer, of which only its status and numbers may ever leave the process.
-pub(super) struct Answer {
-    pub status: u16,
-    /// As asked by `Retry-After`, in either of its forms.
-    pub retry_after: Option<SignedDuration>,
-    /// The upstream's id of this request, where it is shaped like a GUID.
-    pub request_id: Option<String>,
-    pub body: Zeroizing<Vec<u8>>,
-}
-
 // === impl Transport ===
 
 impl Transport {
@@ -106,15 +98,17 @@ impl Transport {
         })
     }
 
-    /// POSTs a form. `limit` names what the number of requests under way is bounded for.
+    /// POSTs a form to `upstream`, which is also what the number of requests under way is bounded for, and
+    /// returns the body of a 200. Any other answer is what `refused` makes of its status, body and `Retry-After`.
     pub(super) async fn post(
         &self,
         hop: Hop,
-        limit: &str,
-        url: reqwest::Url,
-        form: Zeroizing<String>,
-    ) -> Result<Answer, MintError> {
-        let limit = self.limit(limit);
+        upstream: &str,
+        url: impl IntoUrl,
+        form: impl Into<Body>,
+        refused: impl FnOnce(u16, &[u8], Option<SignedDuration>) -> MintError,
+    ) -> Result<Zeroizing<Vec<u8>>, MintError> {
+        let limit = self.limit(upstream);
         // The semaphore is never closed.
         let _permit = limit.acquire().await;
         let unavailable = |_| MintError::new(hop, Cause::Unavailable);
@@ -123,26 +117,34 @@ impl Transport {
             .post(url)
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "application/json")
-            .body(form.as_bytes().to_vec())
+            .body(form)
             .send()
             .await
             .map_err(unavailable)?;
+        let status = response.status().as_u16();
         let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
             if body.len() + chunk.len() > BODY_LIMIT {
                 return Err(MintError {
-                    status: Some(response.status().as_u16()),
+                    status: Some(status),
                     ..MintError::new(hop, Cause::Malformed)
                 });
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
-            status: response.status().as_u16(),
-            retry_after: retry_after(response.headers()),
-            request_id: request_id(response.headers()),
-            body,
-        })
+        if status == 200 {
+            return Ok(body);
+        }
+        let error = refused(status, &body, retry_after(response.headers()));
+        tracing::warn!(
+            hop = hop.name(),
+            upstream,
+            status,
+            aadsts = error.code,
+            request_id = request_id(response.headers()),
+            "a token was refused",
+        );
+        Err(error)
     }
 
     fn limit(&self, name: &str) -> Arc<Semaphore> {
@@ -172,27 +174,17 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
         // More digits than fit mean "very long", which the cap deals with.
         return Some(SignedDuration::from_secs(text.parse().unwrap_or(i64::MAX)));
     }
-    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok();
-    let base = headers
-        .get(reqwest::header::DATE)
-        .and_then(|value| date(value.to_str().ok()?))
-        .map(|zoned| zoned.timestamp())?;
-    let until: Timestamp = date(text)?.timestamp();
-    Some(until.duration_since(base))
+    let date = |text: &str| Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp());
+    let base = date(headers.get(DATE)?.to_str().ok()?)?;
+    Some(date(text)?.duration_since(base))
 }
 
-pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+/// The upstream's id of this request, where it is shaped like a GUID.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
     ["x-ms-request-id", "x-ms-correlation-request-id"]
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok())
-        .filter(|id| {
-            id.len() == 36
-                && id.char_indices().all(|(at, c)| match at {
-                    8 | 13 | 18 | 23 => c == '-',
-                    _ => c.is_ascii_hexdigit(),
-                })
-        })
-        .map(str::to_owned)
+        .filter(|id| is_guid(id))
 }
 
 #[cfg(test)]
@@ -231,8 +223,8 @@ mod tests {
 
     #[test]
     fn only_guid_shaped_ids_are_kept() {
-        let id = |value: &str| request_id(&headers(&[("x-ms-request-id", value)]));
-        assert!(id("6f9619ff-8b86-d011-b42d-00c04fc964ff").is_some());
-        assert_eq!(id("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0"), None);
+        let is_kept = |value: &str| request_id(&headers(&[("x-ms-request-id", value)])).is_some();
+        assert!(is_kept("6f9619ff-8b86-d011-b42d-00c04fc964ff"));
+        assert!(!is_kept("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0"));
     }
 }

@@ -45,24 +45,6 @@ pub enum CustomAuthorityError {
     Path,
 }
 
-/// Authority hosts by cloud; the first of each is the default, the others are aliases that Microsoft
-/// documents or its SDKs know.
-const AUTHORITY_HOSTS: [(Cloud, &[&str]); 3] = [
-    (
-        Cloud::AzurePublicCloud,
-        &[
-            "login.microsoftonline.com",
-            "login.windows.net",
-            "login.microsoft.com",
-        ],
-    ),
-    (Cloud::AzureUSGovernmentCloud, &["login.microsoftonline.us"]),
-    (
-        Cloud::AzureChinaCloud,
-        &["login.chinacloudapi.cn", "login.partner.microsoftonline.cn"],
-    ),
-];
-
 // === impl Cloud ===
 
 impl Cloud {
@@ -93,11 +75,22 @@ impl Cloud {
 
     /// Where its identities sign in unless the operator names another host of the same cloud.
     pub fn default_authority(self) -> Authority {
-        let host = AUTHORITY_HOSTS
-            .iter()
-            .find(|(cloud, _)| *cloud == self)
-            .map_or("login.microsoftonline.com", |(_, hosts)| hosts[0]);
-        Authority(format!("https://{host}"))
+        Authority(format!("https://{}", self.authority_hosts().0))
+    }
+
+    /// The default host, and aliases that Microsoft documents or its SDKs know.
+    fn authority_hosts(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::AzurePublicCloud => (
+                "login.microsoftonline.com",
+                &["login.windows.net", "login.microsoft.com"],
+            ),
+            Self::AzureUSGovernmentCloud => ("login.microsoftonline.us", &[]),
+            Self::AzureChinaCloud => (
+                "login.chinacloudapi.cn",
+                &["login.partner.microsoftonline.cn"],
+            ),
+        }
     }
 }
 
@@ -124,14 +117,14 @@ impl Authority {
     /// Reads `AZURE_AUTHORITY_HOST` (`https://login.microsoftonline.com/`, with or without the slash)
     /// and tells which cloud it belongs to.
     pub fn parse(url: &str) -> Result<(Cloud, Self), AuthorityError> {
-        let host = url
-            .strip_prefix("https://")
-            .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
-            .ok_or_else(|| AuthorityError(url.to_owned()))?;
-        AUTHORITY_HOSTS
-            .iter()
-            .find(|(_, hosts)| hosts.contains(&host))
-            .map(|(cloud, _)| (*cloud, Self(format!("https://{host}"))))
+        let origin = url.strip_suffix('/').unwrap_or(url);
+        let cloud = Cloud::ALL.into_iter().find(|cloud| {
+            let (default, aliases) = cloud.authority_hosts();
+            let host = origin.strip_prefix("https://");
+            host.is_some_and(|host| host == default || aliases.contains(&host))
+        });
+        cloud
+            .map(|cloud| (cloud, Self(origin.to_owned())))
             .ok_or_else(|| AuthorityError(url.to_owned()))
     }
 

@@ -181,7 +181,7 @@ proptest! {
 
     #[test]
     fn claims_never_make_a_life_longer_than_a_day(jwt in jwt(), now in time()) {
-        let Ok(claims) = Claims::parse(&jwt) else { return Ok(()) };
+        let Some(claims) = Claims::parse(&jwt) else { return Ok(()) };
         let issued_at = claims.issued_at.unwrap_or(now);
         let recorded = Lifetime::recorded(issued_at, claims.expires_at, MAX_LIFE, now);
         prop_assert!(recorded.end <= saturating_add(now, MAX_LIFE) && recorded.end <= claims.expires_at);
@@ -200,7 +200,7 @@ proptest! {
     fn what_is_no_jwt_is_refused_in_peace(text in text(), odd in vec(any::<u8>(), 0..60)) {
         for text in [text, String::from_utf8_lossy(&odd).into_owned()] {
             let dots = text.bytes().filter(|b| *b == b'.').count();
-            prop_assert!(dots == 2 || Claims::parse(&text) == Err(ClaimsError::NotAJwt));
+            prop_assert!(dots == 2 || Claims::parse(&text).is_none());
             let federation = AssertionClaims::of(&Token::new(text));
             prop_assert!(dots == 2 || federation.is_none());
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use super::Token;
 use super::lifetime::payload;
 use super::names::{is_guid, is_subdomain, shortened};
@@ -161,25 +163,19 @@ impl AssertionClaims {
     /// audiences at once.
     pub fn of(assertion: &Token) -> Option<Self> {
         let claims = payload(assertion.expose())?;
-        let text = |claim: &str| claims.get(claim)?.as_str().map(str::to_owned);
-        let audience = claims.get("aud")?;
-        let only = |audiences: &Vec<serde_json::Value>| match &audiences[..] {
-            [one] => one.as_str().map(str::to_owned),
-            _ => None,
+        let text = |claim: &Value| claim.as_str().map(str::to_owned);
+        let audience = match &claims["aud"] {
+            Value::Array(several) if several.len() != 1 => return None,
+            Value::Array(only) => &only[0],
+            audience => audience,
         };
+        let uid = &claims["kubernetes.io"]["serviceaccount"]["uid"];
         Some(Self {
-            issuer: text("iss")?,
+            issuer: text(&claims["iss"])?,
             subject: Subject {
-                name: text("sub")?,
-                service_account_uid: claims
-                    .get("kubernetes.io")
-                    .and_then(|kubernetes| kubernetes.get("serviceaccount")?.get("uid")?.as_str())
-                    .unwrap_or_default()
-                    .to_owned(),
-                audience: audience
-                    .as_str()
-                    .map(str::to_owned)
-                    .or_else(|| audience.as_array().and_then(only))?,
+                name: text(&claims["sub"])?,
+                service_account_uid: text(uid).unwrap_or_default(),
+                audience: text(audience)?,
             },
         })
     }

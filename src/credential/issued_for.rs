@@ -77,10 +77,7 @@ impl IssuedFor {
 
     /// Reads the text form; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':');
-        let (principal, identity, scope, None) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next())
-        else {
+        let [principal, identity, scope] = text.split(':').collect::<Vec<_>>()[..] else {
             return None;
         };
         let principal = [Principal::Controller, Principal::ServiceAccount]

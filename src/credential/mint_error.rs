@@ -17,21 +17,6 @@ pub enum Hop {
     Token,
 }
 
-/// Which part of an assertion found no federated credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mismatch {
-    /// `iss` (AADSTS700211).
-    Issuer,
-    /// `aud` (AADSTS700212).
-    Audience,
-    /// `sub` (AADSTS700213).
-    Subject,
-    /// Equal but for upper and lower case (AADSTS7002138).
-    Case,
-    /// Entra did not say (AADSTS70021 and newer variants).
-    Unspecified,
-}
-
 /// What went wrong, as far as somebody could act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -55,8 +40,8 @@ pub enum Cause {
     InvalidTenantId,
     /// The `ServiceAccount` wants an audience that the operator does not allow.
     AudienceNotAllowed,
-    /// Entra found no federated credential that matches.
-    Federation(Mismatch),
+    /// Entra found no federated credential that matches; the code says which part does not.
+    Federation,
     /// Client or tenant is unknown, disabled, or in another cloud.
     UnknownIdentity,
     /// The assertion's dates were refused, or its form: a fresh one may help.
@@ -157,7 +142,7 @@ impl Cause {
             Self::NoTenantId => "no_tenant_id",
             Self::InvalidTenantId => "invalid_tenant_id",
             Self::AudienceNotAllowed => "audience_not_allowed",
-            Self::Federation(_) => "federation_mismatch",
+            Self::Federation => "federation_mismatch",
             Self::UnknownIdentity => "unknown_identity",
             Self::AssertionRefused => "assertion_refused",
             Self::SignatureRefused => "signature_refused",

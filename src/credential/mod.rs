@@ -27,8 +27,8 @@ pub use identity::{
 };
 pub use issued_for::{Credential, IssuedFor, MintRequest};
 pub(crate) use lifetime::saturating_add;
-pub use lifetime::{CLOCK_STEP, Claims, ClaimsError, JITTER_FRACTION, Lifetime, MAX_LIFE};
+pub use lifetime::{CLOCK_STEP, Claims, JITTER_FRACTION, Lifetime, MAX_LIFE};
 pub use login_server::{LoginServer, LoginServerError};
-pub use mint_error::{Cause, Class, Hop, MintError, Mismatch, Missing, RETRY_AFTER_CAP};
-pub use scope::{Granted, Repositories, RepositoriesError, Scope};
+pub use mint_error::{Cause, Class, Hop, MintError, Missing, RETRY_AFTER_CAP};
+pub use scope::{Repositories, RepositoriesError, Scope};
 pub use token::{Digest, Token};

@@ -1,4 +1,4 @@
-//! What a credential may be used for, and what a token says that it may be.
+//! What a credential may be used for, and what a token says that it may be used for.
 
 use std::collections::BTreeSet;
 
@@ -32,15 +32,6 @@ pub enum RepositoriesError {
     Name,
 }
 
-/// What a token of a registry says that it may be used for, unverified: the registry judges the signature.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// The repositories that may be pulled.
-    pull: BTreeSet<String>,
-    /// Whether it may be used for anything else, or says of itself no limit that we understand.
-    more: bool,
-}
-
 /// An entry of the `access` claim (distribution, `docs/content/spec/auth/jwt.md`).
 #[derive(Deserialize)]
 struct Access {
@@ -62,7 +53,7 @@ impl Scope {
     pub fn covers(&self, token: &Token) -> bool {
         match self {
             Self::Registry => true,
-            Self::Repositories(repositories) => repositories.cover(&Granted::by(token)),
+            Self::Repositories(repositories) => repositories.covered(token).is_some(),
         }
     }
 
@@ -102,12 +93,11 @@ impl Repositories {
         scopes.join(" ")
     }
 
-    /// Whether `granted` is just what was asked for.
-    pub fn check(&self, granted: &Granted) -> Result<(), MintError> {
-        if !self.cover(granted) {
-            return Err(MintError::new(Hop::Token, Cause::ExcessiveScope));
-        }
-        match self.missing(|name| !granted.pull.contains(name)) {
+    /// Whether `token` may be used for just what was asked for.
+    pub fn check(&self, token: &Token) -> Result<(), MintError> {
+        let excessive = MintError::new(Hop::Token, Cause::ExcessiveScope);
+        let pulls = self.covered(token).ok_or(excessive)?;
+        match self.missing(|name| !pulls.contains(name)) {
             Missing(0) => Ok(()),
             missing => Err(MintError {
                 missing,
@@ -124,23 +114,22 @@ impl Repositories {
     /// The names of those that are missing.
     pub fn named(&self, missing: Missing) -> impl Iterator<Item = &str> {
         let is_missing = move |place: usize| missing.0 & (1 << place) != 0;
-        let places = self.0.iter().take(MAX_REPOSITORIES).enumerate();
-        places
-            .filter(move |(place, _)| is_missing(*place))
-            .map(|(_, name)| name.as_str())
+        let missing = self.0.iter().enumerate().filter(move |at| is_missing(at.0));
+        missing.map(|(_, name)| name.as_str())
     }
 
-    fn cover(&self, granted: &Granted) -> bool {
-        !granted.more && granted.pull.is_subset(&self.0)
+    /// What `token` may pull, if it may be used for nothing beyond these.
+    fn covered(&self, token: &Token) -> Option<BTreeSet<String>> {
+        pulls_only(token).filter(|pulls| pulls.is_subset(&self.0))
     }
 
     fn missing(&self, is_missing: impl Fn(&str) -> bool) -> Missing {
-        let places = self.0.iter().take(MAX_REPOSITORIES).enumerate();
-        Missing(
-            places
-                .filter(|(_, name)| is_missing(name))
-                .fold(0, |bits, (place, _)| bits | (1 << place)),
-        )
+        let missing = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| is_missing(name));
+        Missing(missing.fold(0, |bits, (place, _)| bits | (1 << place)))
     }
 }
 
@@ -154,46 +143,22 @@ fn is_repository(name: &str) -> bool {
         && bytes.iter().all(|b| is_end(Some(b)) || b"._/-".contains(b))
 }
 
-// === impl Granted ===
-
-impl Granted {
-    /// Of a refresh token, or whatever has no list of what it may be used for: everything.
-    pub fn by(token: &Token) -> Self {
-        let everything = Self {
-            pull: BTreeSet::new(),
-            more: true,
-        };
-        let Some(claims) = payload(token.expose()) else {
-            return everything;
-        };
-        let is_refresh = claims
-            .get("grant_type")
-            .is_some_and(|grant| grant == "refresh_token");
-        match claims.get("access") {
-            Some(serde_json::Value::Array(list)) if !is_refresh => Self::of_list(list),
-            // A list without entries, as some encoders write it.
-            Some(serde_json::Value::Null) if !is_refresh => Self::of_list(&[]),
-            _ => everything,
-        }
-    }
-
-    fn of_list(list: &[serde_json::Value]) -> Self {
-        let (mut pull, mut more) = (BTreeSet::new(), false);
-        for entry in list {
-            let Ok(access) = Access::deserialize(entry) else {
-                more = true;
-                continue;
-            };
-            for action in access.actions.unwrap_or_default() {
-                if access.kind == "repository" && action == "pull" {
-                    pull.insert(access.name.clone());
-                } else {
-                    more = true;
-                }
+/// The repositories that a token says it may pull, unverified: the registry judges the signature. `None` where it
+/// may be used for anything else, or says of itself no limit that we understand.
+fn pulls_only(token: &Token) -> Option<BTreeSet<String>> {
+    let claims = payload(token.expose())?;
+    // Some encoders write null for a list without entries.
+    let list: Option<Vec<Access>> = Deserialize::deserialize(claims.get("access")?).ok()?;
+    let mut pulls = BTreeSet::new();
+    for access in list.unwrap_or_default() {
+        for action in access.actions.unwrap_or_default() {
+            if access.kind != "repository" || action != "pull" {
+                return None;
             }
+            pulls.insert(access.name.clone());
         }
-        Self { pull, more }
     }
+    (claims["grant_type"] != "refresh_token").then_some(pulls)
 }
 
 #[cfg(test)]
@@ -252,10 +217,8 @@ mod tests {
         };
         let pull = |name| entry("repository", name, r#"["pull"]"#);
         let check = |entries: &[String]| {
-            asked.check(&Granted::by(&token(&format!(
-                r#"{{"access":[{}]}}"#,
-                entries.join(",")
-            ))))
+            let claims = format!(r#"{{"access":[{}]}}"#, entries.join(","));
+            asked.check(&token(&claims))
         };
         let names = |result: Result<(), MintError>| {
             let error = result.unwrap_err();

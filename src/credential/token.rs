@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Arc<Zeroizing<String>>);
 
-/// SHA-256 of a token in lower-case hex: tells two tokens apart without revealing either.
+/// SHA-256 in lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(String);
 
@@ -28,11 +28,6 @@ impl Token {
     /// The secret itself, for a request body or the Secret's payload only.
     pub fn expose(&self) -> &str {
         &self.0
-    }
-
-    /// The token's digest, which annotations may carry.
-    pub fn digest(&self) -> Digest {
-        Digest(hex(&Sha256::digest(self.0.as_bytes())))
     }
 }
 
@@ -52,32 +47,19 @@ impl Digest {
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
         }
-        Self(hex(&hasher.finalize()))
+        Self(format!("{:x}", hasher.finalize()))
     }
 
     /// A number in `[0, 1)` that depends on the whole digest's input: the same input gives the same number.
     pub fn fraction(&self) -> f64 {
-        let top = self
-            .0
-            .get(..8)
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok());
-        f64::from(top.unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
+        let top = u32::from_str_radix(&self.0[..8], 16).unwrap_or_default();
+        f64::from(top) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// Lower-case hex, 64 characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ fn identity_hint(case: &Case<'_>, error: &MintError) -> String {
     let federation = federation(case.facts, &case.identity);
     let service_account = case.facts.object.spec.identity.as_ref();
     match (error.cause, federation, service_account) {
-        (Cause::Federation(_), Some(federation), _) => format!(
+        (Cause::Federation, Some(federation), _) => format!(
             " (presented: issuer {}, subject {}, audience {})",
             federation.issuer.as_deref().unwrap_or("unknown"),
             federation.subject,
@@ -87,7 +87,7 @@ pub fn reason(cause: Cause) -> Reason {
         | Cause::NoAssertion
         | Cause::UnknownIdentity => Reason::InvalidIdentity,
         Cause::ServiceAccountChanged => Reason::Progressing,
-        Cause::Federation(_) => Reason::FederationMismatch,
+        Cause::Federation => Reason::FederationMismatch,
         Cause::AssertionRefused
         | Cause::SignatureRefused
         | Cause::UnknownAudience

@@ -3,7 +3,6 @@
 //! A connection serves one request and has ten seconds for it, so that a client which sends or reads
 //! slowly holds nothing for long.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::Metrics;
 
 /// From this lateness of due work on, the process counts as stuck.
-pub const MAX_LATENESS: Duration = Duration::from_mins(2);
+const MAX_LATENESS: Duration = Duration::from_mins(2);
 
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 64;
@@ -36,18 +35,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the admin server shows.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Whether the process makes progress.
-    pub liveness: Liveness,
-    /// Whether it has started.
+    /// Whether the process has started.
     pub readiness: Readiness,
-    /// What it counted.
+    /// What it counted, and whether it makes progress.
     pub metrics: Metrics,
 }
-
-/// Whether the process makes progress: due work that nobody starts means that it does not. Nothing
-/// outside of the process counts, or an outage elsewhere would restart every pod.
-#[derive(Clone)]
-pub struct Liveness(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 /// What is awaited before the process counts as ready. Clones are one.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +75,10 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let connection = serve_connection(stream, service.clone());
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .max_buf_size(READ_BUFFER)
+                .serve_connection(TokioIo::new(stream), service.clone());
             connections.spawn(async move {
                 // A client that is slow, gone or makes no sense is no concern of ours.
                 let _ = tokio::time::timeout(limit, connection).await;
@@ -104,66 +99,32 @@ impl Admin {
     }
 }
 
-async fn serve_connection(stream: TcpStream, service: TowerToHyperService<Router>) {
-    let _ = http1::Builder::new()
-        .keep_alive(false)
-        .max_buf_size(READ_BUFFER)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+/// Due work that nobody starts means that the process makes no progress. Nothing outside of the process counts,
+/// or an outage elsewhere would restart every pod.
+async fn livez(State(admin): State<Admin>) -> impl IntoResponse {
+    let late = admin.metrics.backlog().oldest;
+    let why = format!(
+        "due work has waited for {} s without being started",
+        late.as_secs()
+    );
+    answer((late >= MAX_LATENESS).then_some(why))
 }
 
-async fn livez(State(admin): State<Admin>) -> Response {
-    answer(admin.liveness.check())
-}
-
-async fn readyz(State(admin): State<Admin>) -> Response {
+async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     let awaited = admin.readiness.awaited();
-    answer(if awaited.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("waiting for {}", awaited.join(", ")))
-    })
+    let why = format!("waiting for {}", awaited.join(", "));
+    answer((!awaited.is_empty()).then_some(why))
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    (
-        [(CONTENT_TYPE, Metrics::CONTENT_TYPE)],
-        admin.metrics.encode(),
-    )
-        .into_response()
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let content_type = [(CONTENT_TYPE, Metrics::CONTENT_TYPE)];
+    (content_type, admin.metrics.encode())
 }
 
-fn answer(check: Result<(), String>) -> Response {
-    match check {
-        Ok(()) => "ok\n".into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
-    }
-}
-
-// === impl Liveness ===
-
-impl Liveness {
-    /// Asks `oldest_due` how late the oldest due item is that was not started.
-    pub fn new(oldest_due: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        Self(Arc::new(oldest_due))
-    }
-
-    /// One sentence where there is no progress.
-    pub fn check(&self) -> Result<(), String> {
-        let late = (self.0)();
-        if late < MAX_LATENESS {
-            return Ok(());
-        }
-        Err(format!(
-            "due work has waited for {} s without being started",
-            late.as_secs()
-        ))
-    }
-}
-
-impl fmt::Debug for Liveness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Liveness").finish_non_exhaustive()
+fn answer(trouble: Option<String>) -> (StatusCode, String) {
+    match trouble {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }
 
@@ -205,9 +166,11 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::process::Backlog;
 
     struct Running {
         addr: SocketAddr,
@@ -227,13 +190,17 @@ mod tests {
         let late = Arc::new(AtomicU64::new(0));
         let readiness = Readiness::default();
         let stop = CancellationToken::new();
+        let metrics = Metrics::new("1.2.3", true);
+        metrics.watch_queue({
+            let late = Arc::clone(&late);
+            move || Backlog {
+                items: 1,
+                oldest: Duration::from_secs(late.load(Ordering::Relaxed)),
+            }
+        });
         let admin = Admin {
-            liveness: Liveness::new({
-                let late = Arc::clone(&late);
-                move || Duration::from_secs(late.load(Ordering::Relaxed))
-            }),
             readiness: readiness.clone(),
-            metrics: Metrics::new("1.2.3", true),
+            metrics,
         };
         let server = tokio::spawn(admin.serve_within(limit, listener, stop.clone()));
         Running {

@@ -9,8 +9,9 @@ use tokio::sync::watch;
 /// Tells the time and waits for a time. Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// How far an adjustable clock was moved; `None` for the system's own time.
-    offset: Option<Arc<watch::Sender<SignedDuration>>>,
+    /// How far it was moved against the system's time.
+    offset: Arc<watch::Sender<SignedDuration>>,
+    is_adjustable: bool,
 }
 
 /// The longest nap: a stepped wall clock or a resumed laptop is noticed after at most this long.
@@ -22,76 +23,47 @@ const MAX_NAP: SignedDuration = SignedDuration::from_secs(30);
 impl Clock {
     /// The system's time.
     pub fn system() -> Self {
-        Self { offset: None }
+        Self::default()
     }
 
     /// The system's time until [`advance`](Self::advance) moves it.
     pub fn adjustable() -> Self {
         Self {
-            offset: Some(Arc::new(watch::Sender::new(SignedDuration::ZERO))),
+            is_adjustable: true,
+            ..Self::default()
         }
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
-        let offset = self.offset.as_ref().map(|sender| *sender.borrow());
-        system_time(offset.unwrap_or_default())
+        let now = Timestamp::now();
+        now.saturating_add(*self.offset.borrow()).unwrap_or(now)
     }
 
     /// Moves an adjustable clock and all its clones forward, or back by a negative duration, and
     /// wakes whoever sleeps on it. Panics on the system's clock, which nobody may move.
     pub fn advance(&self, by: SignedDuration) {
-        let Some(sender) = &self.offset else {
-            panic!("only a clock made by Clock::adjustable can be moved");
-        };
-        sender.send_modify(|offset| *offset = offset.saturating_add(by));
+        assert!(
+            self.is_adjustable,
+            "only a clock made by Clock::adjustable can be moved"
+        );
+        self.offset
+            .send_modify(|offset| *offset = offset.saturating_add(by));
     }
 
     /// Returns once `now() >= at`, when the clock was moved, or after 30 s: whoever waits looks at the time again.
     pub async fn nap_until(&self, at: Timestamp) {
-        let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());
+        let mut changes = self.offset.subscribe();
         let remaining = at.duration_since(self.now());
         if remaining.is_positive() {
             let nap = Duration::try_from(remaining.min(MAX_NAP)).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(nap) => {}
-                () = changed(changes.as_mut()) => {}
+                // Cannot fail: the sender lives as long as the clock that sleeps.
+                _ = changes.changed() => {}
             }
         }
     }
-
-    /// Returns once `now() >= at`, however the clock gets there.
-    pub async fn sleep_until(&self, at: Timestamp) {
-        let mut changes = self.offset.as_ref().map(|sender| sender.subscribe());
-        loop {
-            let offset = changes.as_mut().map(|changes| *changes.borrow_and_update());
-            let remaining = at.duration_since(system_time(offset.unwrap_or_default()));
-            if !remaining.is_positive() {
-                return;
-            }
-            let nap = Duration::try_from(remaining.min(MAX_NAP)).unwrap_or_default();
-            tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = changed(changes.as_mut()) => {}
-            }
-        }
-    }
-}
-
-fn system_time(offset: SignedDuration) -> Timestamp {
-    let now = Timestamp::now();
-    now.saturating_add(offset).unwrap_or(now)
-}
-
-/// Waits for the next `advance`; forever on the system's clock.
-async fn changed(changes: Option<&mut watch::Receiver<SignedDuration>>) {
-    if let Some(changes) = changes {
-        // Cannot fail: the sender lives as long as the clock that sleeps.
-        if changes.changed().await.is_ok() {
-            return;
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]
@@ -102,6 +74,12 @@ mod tests {
 
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
+    async fn sleep_until(clock: &Clock, at: Timestamp) {
+        while clock.now() < at {
+            clock.nap_until(at).await;
+        }
+    }
+
     fn later(clock: &Clock, by: SignedDuration) -> Timestamp {
         clock.now() + by
     }
@@ -110,9 +88,9 @@ mod tests {
     async fn what_is_due_does_not_wait() {
         for clock in [Clock::system(), Clock::adjustable()] {
             let started = Instant::now();
-            clock.sleep_until(clock.now()).await;
-            clock.sleep_until(later(&clock, -HOUR)).await;
-            clock.sleep_until(Timestamp::MIN).await;
+            sleep_until(&clock, clock.now()).await;
+            sleep_until(&clock, later(&clock, -HOUR)).await;
+            sleep_until(&clock, Timestamp::MIN).await;
             assert_eq!(started.elapsed(), Duration::ZERO);
         }
     }
@@ -124,7 +102,7 @@ mod tests {
         let sleepers = [1, 2, 3].map(|_| {
             let clock = clock.clone();
             let at = later(&clock, HOUR);
-            tokio::spawn(async move { clock.sleep_until(at).await })
+            tokio::spawn(async move { sleep_until(&clock, at).await })
         });
         // Lets the sleepers fall asleep first, so that it is the change that wakes them.
         tokio::task::yield_now().await;
@@ -143,7 +121,7 @@ mod tests {
         let at = later(&clock, HOUR);
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep_until(at).await }
+            async move { sleep_until(&clock, at).await }
         });
         tokio::task::yield_now().await;
         clock.advance(-HOUR);
@@ -158,10 +136,10 @@ mod tests {
     async fn a_step_that_nobody_announces_is_noticed_within_a_nap() {
         let clock = Clock::adjustable();
         let at = later(&clock, HOUR);
-        let sender = clock.offset.clone().unwrap();
+        let sender = clock.offset.clone();
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep_until(at).await }
+            async move { sleep_until(&clock, at).await }
         });
         tokio::task::yield_now().await;
         let started = Instant::now();
@@ -182,7 +160,7 @@ mod tests {
     async fn real_time_passes() {
         for clock in [Clock::system(), Clock::adjustable()] {
             let at = later(&clock, SignedDuration::from_millis(20));
-            timeout(Duration::from_secs(5), clock.sleep_until(at))
+            timeout(Duration::from_secs(5), sleep_until(&clock, at))
                 .await
                 .unwrap();
             assert!(clock.now() >= at);

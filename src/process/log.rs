@@ -8,17 +8,17 @@
 //! - A panic is an event too, with its place, and without a message that was formatted at run time.
 
 use std::any::Any;
-use std::io;
+use std::io::{self, Write};
 use std::panic;
 use std::str::FromStr;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
-use super::one_line::OneLiners;
+use super::one_line::OneLine;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +31,8 @@ pub enum LogFormat {
 }
 
 /// Which of this crate's events are logged: `info`, or `info,acrcred::azure=debug`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFilter {
-    level: LevelFilter,
-    targets: Vec<(String, LevelFilter)>,
-}
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFilter(Targets);
 
 /// Indicates that a text is no log format.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -55,11 +52,6 @@ pub enum LogFilterError {
     ForeignTarget,
 }
 
-/// Indicates that this process logs elsewhere already.
-#[derive(Debug, thiserror::Error)]
-#[error("logging is set up already")]
-pub struct InitError(#[from] tracing::subscriber::SetGlobalDefaultError);
-
 const OWN: &str = "acrcred";
 
 /// Crates that hold bodies of Entra, of registries or of the API server in their hands: silent.
@@ -67,7 +59,7 @@ const SILENT: [&str; 3] = ["kube_client::client", "azure_", "typespec"];
 
 /// Starts logging to stderr for the whole process. No colours: they would have to be told from
 /// escape sequences in values.
-pub fn init(format: LogFormat, filter: &LogFilter) -> Result<(), InitError> {
+pub fn init(format: LogFormat, filter: LogFilter) -> Result<(), SetGlobalDefaultError> {
     tracing::subscriber::set_global_default(subscriber(format, filter, io::stderr))?;
     panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string);
@@ -84,14 +76,15 @@ fn panic_message(payload: &(dyn Any + Send)) -> &'static str {
         .unwrap_or("a task panicked; its message is withheld")
 }
 
-fn subscriber<M>(format: LogFormat, filter: &LogFilter, to: M) -> Box<dyn Subscriber + Send + Sync>
-where
-    M: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let registry = tracing_subscriber::registry().with(filter.targets());
+fn subscriber<W: Write + 'static>(
+    format: LogFormat,
+    filter: LogFilter,
+    to: impl Fn() -> W + Send + Sync + 'static,
+) -> Box<dyn Subscriber + Send + Sync> {
+    let registry = tracing_subscriber::registry().with(filter.0);
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_writer(OneLiners::new(to));
+        .with_writer(move || OneLine(to()));
     match format {
         LogFormat::Text => Box::new(registry.with(lines)),
         LogFormat::Json => {
@@ -103,22 +96,12 @@ where
 
 // === impl LogFilter ===
 
-impl LogFilter {
-    fn targets(&self) -> Targets {
-        Targets::new()
-            .with_default(LevelFilter::ERROR)
-            .with_targets(SILENT.map(|target| (target, LevelFilter::OFF)))
-            .with_target(OWN, self.level)
-            .with_targets(self.targets.iter().cloned())
-    }
-}
-
 impl Default for LogFilter {
     fn default() -> Self {
-        Self {
-            level: LevelFilter::INFO,
-            targets: Vec::new(),
-        }
+        let targets = Targets::new()
+            .with_default(LevelFilter::ERROR)
+            .with_targets(SILENT.map(|target| (target, LevelFilter::OFF)));
+        Self(targets.with_target(OWN, LevelFilter::INFO))
     }
 }
 
@@ -128,28 +111,17 @@ impl FromStr for LogFilter {
     fn from_str(text: &str) -> Result<Self, LogFilterError> {
         let mut filter = Self::default();
         for directive in text.split(',').map(str::trim) {
-            let (target, level) = match directive.split_once('=') {
-                Some((target, level)) => (Some(target), level),
-                None => (None, directive),
-            };
-            if target.is_some_and(|target| !is_own(target)) {
+            let (target, level) = directive.split_once('=').unwrap_or((OWN, directive));
+            if !is_own(target) {
                 return Err(LogFilterError::ForeignTarget);
             }
-            let level = parse_level(level)?;
-            match target {
-                Some(target) => filter.targets.push((target.to_owned(), level)),
-                None => filter.level = level,
-            }
+            // `LevelFilter` itself takes the empty text for `error`.
+            let level = Some(level).filter(|level| !level.is_empty());
+            let level = level.and_then(|level| level.parse().ok());
+            let level: LevelFilter = level.ok_or(LogFilterError::Level)?;
+            filter.0 = filter.0.with_target(target, level);
         }
         Ok(filter)
-    }
-}
-
-/// `LevelFilter` itself takes the empty text for `error`.
-fn parse_level(text: &str) -> Result<LevelFilter, LogFilterError> {
-    match text {
-        "" => Err(LogFilterError::Level),
-        text => text.parse().map_err(|_| LogFilterError::Level),
     }
 }
 
@@ -175,7 +147,6 @@ impl FromStr for LogFormat {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -197,7 +168,7 @@ mod tests {
         let captured = Captured::default();
         let writer = captured.clone();
         let filter = filter.parse().unwrap();
-        let subscriber = subscriber(format, &filter, move || writer.clone());
+        let subscriber = subscriber(format, filter, move || writer.clone());
         tracing::subscriber::with_default(subscriber, events);
         let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -211,7 +182,7 @@ mod tests {
             "info,acrcred=trace",
             "trace,acrcred::azure=trace",
         ] {
-            let targets = filter.parse::<LogFilter>().unwrap().targets();
+            let targets = filter.parse::<LogFilter>().unwrap().0;
             for target in [
                 "kube_client",
                 "kube_runtime::watcher",
@@ -365,7 +336,7 @@ mod fuzz {
             "(acrcred|acrcred::a|kube|kube_client::client|hyper|\\[s\\])?(=|,|::|)(trace|TRACE|5|off|)(,[a-z_:]{0,9}=trace)?",
         ]) {
             let Ok(filter) = text.parse::<LogFilter>() else { return Ok(()) };
-            let targets = filter.targets();
+            let targets = filter.0;
             for target in ["kube", "hyper::proto", "reqwest",  "a", ""] {
                 prop_assert!(!targets.would_enable(target, &tracing::Level::WARN), "{}", target);
             }

@@ -9,9 +9,9 @@ mod metrics;
 mod one_line;
 mod shutdown;
 
-pub use admin::{Admin, Liveness, MAX_LATENESS, Readiness, ReadinessHandle};
+pub use admin::{Admin, Readiness, ReadinessHandle};
 pub use clock::Clock;
 pub use election::{Election, LeaseRecord, MAX_LEASE_DURATION, Step};
-pub use log::{InitError, LogFilter, LogFilterError, LogFormat, UnknownLogFormat, init};
+pub use log::{LogFilter, LogFilterError, LogFormat, UnknownLogFormat, init};
 pub use metrics::{Backlog, Metrics, ReconcileResult, Standing};
 pub use shutdown::signal;

@@ -3,29 +3,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Makes [`OneLine`] writers.
-pub(super) struct OneLiners<M>(M);
-
 /// Takes one event a call, and writes one line.
-pub(super) struct OneLine<W>(W);
-
-// === impl OneLiners ===
-
-impl<M> OneLiners<M> {
-    pub(super) fn new(inner: M) -> Self {
-        Self(inner)
-    }
-}
-
-impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for OneLiners<M> {
-    type Writer = OneLine<M::Writer>;
-
-    fn make_writer(&'w self) -> Self::Writer {
-        OneLine(self.0.make_writer())
-    }
-}
+pub(super) struct OneLine<W>(pub W);
 
 // === impl OneLine ===
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acrcred::process::{Admin, Liveness, Readiness};
+use acrcred::process::{Admin, Readiness};
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::fault::{Fault, Kind, Match};
 use azure_emulator::journal::Endpoint;
@@ -74,7 +74,6 @@ async fn scrape(acrcred: &Acrcred) -> Result<String> {
     let url = format!("http://{}/metrics", listener.local_addr()?);
     let stop = CancellationToken::new();
     let admin = Admin {
-        liveness: Liveness::new(|| std::time::Duration::ZERO),
         readiness: Readiness::default(),
         metrics: acrcred.metrics.clone(),
     };

@@ -194,7 +194,7 @@ async fn watch(objects: &Objects, registry: &TestRegistry, acrcred: &Acrcred) ->
             .token("acr", registry)
             .await?
             .context("the victim's token")?;
-        let claims = acrcred::credential::Claims::parse(&token)?;
+        let claims = acrcred::credential::Claims::parse(&token).context("no JWT")?;
         let left = claims
             .expires_at
             .duration_since(Timestamp::now())

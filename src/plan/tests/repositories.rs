@@ -29,8 +29,7 @@ fn insufficient(asked: &[&str], missing: &[&str]) -> MintError {
     let now = Timestamp::UNIX_EPOCH;
     let token = tokens::limited_token(0, now, now, granted);
     let asked = Repositories::new(&of(asked)).unwrap();
-    let granted = crate::credential::Granted::by(&token);
-    asked.check(&granted).unwrap_err()
+    asked.check(&token).unwrap_err()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
@@ -19,33 +19,21 @@ const TICKS_PER_SECOND: f64 = 100.0;
 impl Collector for Usage {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         if let Some(bytes) = resident_bytes() {
+            let (name, help) = ("process_resident_memory", "Memory of the process.");
             encoder
-                .encode_descriptor(
-                    "process_resident_memory",
-                    "Memory of the process.",
-                    Some(&Unit::Bytes),
-                    MetricType::Gauge,
-                )?
+                .encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?
                 .encode_gauge(&bytes)?;
         }
         if let Some(seconds) = cpu_seconds() {
+            let (name, help) = ("process_cpu", "Processor time of the process.");
             encoder
-                .encode_descriptor(
-                    "process_cpu",
-                    "Processor time of the process.",
-                    Some(&Unit::Seconds),
-                    MetricType::Counter,
-                )?
-                .encode_counter::<[(&str, &str); 0], _, f64>(&seconds, None)?;
+                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
+            let (name, help) = ("process_open_fds", "Open file descriptors of the process.");
             encoder
-                .encode_descriptor(
-                    "process_open_fds",
-                    "Open file descriptors of the process.",
-                    None,
-                    MetricType::Gauge,
-                )?
+                .encode_descriptor(name, help, None, MetricType::Gauge)?
                 .encode_gauge(&open.count())?;
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! What there is per object.
+//! What is asked for at each scrape: the objects, and what waits to be started.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
@@ -10,14 +10,19 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::{STATES, Standing};
+use super::{Backlog, Standing};
 
-/// Objects by namespace and name. Their series are written from here at each scrape, so that one that
-/// is forgotten leaves nothing behind.
-#[derive(Debug)]
-pub(super) struct Objects {
-    pub per_object: bool,
-    pub seen: Mutex<BTreeMap<(String, String), Standing>>,
+/// The values of the label `state` of an object.
+const STATES: [&str; 4] = ["ready", "failing", "not_ready", "suspended"];
+
+/// Objects by namespace and name.
+type Objects = BTreeMap<(String, String), Standing>;
+
+/// Series are written from here at each scrape, so that an object that is forgotten leaves nothing behind.
+pub(super) struct Scraped {
+    per_object: bool,
+    objects: Mutex<Objects>,
+    pub backlog: OnceLock<Box<dyn Fn() -> Backlog + Send + Sync>>,
 }
 
 /// One family with a series for each object: its name, help, unit, and the value of an object, if it has one.
@@ -49,25 +54,44 @@ const FAMILIES: [Family; 3] = [
     ),
 ];
 
-// === impl Objects ===
+// === impl Scraped ===
 
-impl Objects {
+impl Scraped {
+    pub fn new(per_object: bool) -> Self {
+        Self {
+            per_object,
+            objects: Mutex::default(),
+            backlog: OnceLock::new(),
+        }
+    }
+
     /// A panic elsewhere leaves the map whole: every change to it is a single call.
-    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Standing>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn backlog(&self) -> Option<Backlog> {
+        self.backlog.get().map(|backlog| backlog())
     }
 }
 
-impl Collector for Objects {
+impl Collector for Scraped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let seen = self.lock().clone();
+        if let Some(Backlog { items, oldest }) = self.backlog() {
+            let help = "Due items that were not started.";
+            encoder
+                .encode_descriptor("queue_depth", help, None, MetricType::Gauge)?
+                .encode_gauge(&items)?;
+            let help = "How late the oldest due item is that was not started.";
+            let unit = Some(&Unit::Seconds);
+            encoder
+                .encode_descriptor("queue_oldest_due", help, unit, MetricType::Gauge)?
+                .encode_gauge(&oldest.as_secs_f64())?;
+        }
 
-        let mut states = encoder.encode_descriptor(
-            "credentials",
-            "Objects, by state.",
-            None,
-            MetricType::Gauge,
-        )?;
+        let seen = self.objects().clone();
+        let help = "Objects, by state.";
+        let mut states = encoder.encode_descriptor("credentials", help, None, MetricType::Gauge)?;
         for state in STATES {
             let count = seen.values().filter(|object| object.state == state).count();
             let label = [("state", state)];
@@ -88,5 +112,11 @@ impl Collector for Objects {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Scraped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scraped").finish_non_exhaustive()
     }
 }
