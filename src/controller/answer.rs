@@ -7,7 +7,7 @@ use kube::api::ObjectMeta;
 use kube::core::Status;
 
 use crate::api::{AcrCredential, Reason};
-use crate::plan::{Problem, SecretAnswer, SecretCall, SecretVersion};
+use crate::plan::{Problem, Refusal, SecretAnswer, SecretCall, SecretVersion};
 
 /// What our admission policy says of a Secret that belongs to another owner.
 pub(super) const NOT_OWNED: &str = "the stored Secret is not owned by this AcrCredential";
@@ -153,42 +153,44 @@ pub(super) fn refused(
         return failed(object, failure);
     };
     let name = object.secret_name();
-    let sends_uid = call.secret().metadata.uid.is_some();
-    let is_of = |fields: &[&str]| {
-        let causes = status.details.iter().flat_map(|details| &details.causes);
-        status.is_invalid()
-            && causes.into_iter().any(|cause| {
-                fields.contains(&cause.field.as_str()) && cause.message.contains("immutable")
-            })
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let immutable: Vec<&str> = causes
+        .filter(|cause| status.is_invalid() && cause.message.contains("immutable"))
+        .map(|cause| cause.field.as_str())
+        .collect();
+    let is_of = |fields: &[&str]| immutable.iter().any(|field| fields.contains(field));
+    let refuse = |refusal, reason, text: String| {
+        SecretAnswer::Refused(refusal, Problem::needing_action(reason, text))
     };
     match status.code {
         _ if is_namespace_gone(status) => SecretAnswer::NamespaceGone,
         404 => SecretAnswer::Missing,
         409 => SecretAnswer::Conflict,
-        _ if is_refused_by_policy(status, NOT_OWNED) => SecretAnswer::NotOwned(not_owned(object)),
-        // The type and what is immutable are judged before the policy. Only with the UID is it known to be ours.
-        _ if is_of(&["type", "immutable", "data"]) && !sends_uid => {
-            SecretAnswer::NotOwned(Problem::needing_action(
-                Reason::SecretNotOwned,
-                format!(
-                    "Secret {name} exists, does not belong to this AcrCredential, and cannot be handed over, because it is immutable or not of type kubernetes.io/dockerconfigjson. Create another AcrCredential, with another spec.secret.name."
-                ),
-            ))
+        _ if is_refused_by_policy(status, NOT_OWNED) => {
+            refuse(Refusal::NotOwned, Reason::SecretNotOwned, not_owned(object))
         }
-        _ if is_of(&["immutable", "data"]) => SecretAnswer::Immutable(Problem::needing_action(
+        // The type and what is immutable are judged before the policy. Only with the UID is it known to be ours.
+        _ if is_of(&["type", "immutable", "data"]) && !call.sends_uid() => refuse(
+            Refusal::NotOwned,
+            Reason::SecretNotOwned,
+            format!(
+                "Secret {name} exists, does not belong to this AcrCredential, and cannot be handed over, because it is immutable or not of type kubernetes.io/dockerconfigjson. Create another AcrCredential, with another spec.secret.name."
+            ),
+        ),
+        _ if is_of(&["immutable", "data"]) => refuse(
+            Refusal::Immutable,
             Reason::SecretImmutable,
             format!(
                 "Secret {name} is marked immutable, so acrcred cannot refresh it. Create another AcrCredential, with another spec.secret.name."
             ),
-        )),
-        403 if status.message.contains("ownerRef") => {
-            SecretAnswer::OwnerRefused(Problem::needing_action(
-                Reason::SecretWriteFailed,
-                format!(
-                    "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). Remove its metadata.ownerReferences."
-                ),
-            ))
-        }
+        ),
+        403 if status.message.contains("ownerRef") => refuse(
+            Refusal::OwnerReference,
+            Reason::SecretWriteFailed,
+            format!(
+                "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). Remove its metadata.ownerReferences."
+            ),
+        ),
         403 if refuser(&status.message).is_none() => SecretAnswer::Failed {
             problem: Problem::needing_action(
                 Reason::Forbidden,
@@ -202,15 +204,12 @@ pub(super) fn refused(
     }
 }
 
-fn not_owned(object: &AcrCredential) -> Problem {
+fn not_owned(object: &AcrCredential) -> String {
     let name = object.secret_name();
     let owner = object.metadata.name.as_deref().unwrap_or_default();
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    Problem::needing_action(
-        Reason::SecretNotOwned,
-        format!(
-            "Secret {name} exists and does not belong to this AcrCredential. To let acrcred replace its content, run: kubectl annotate secret {name} --namespace {namespace} --overwrite acrcred.dev/owner={owner}"
-        ),
+    format!(
+        "Secret {name} exists and does not belong to this AcrCredential. To let acrcred replace its content, run: kubectl annotate secret {name} --namespace {namespace} --overwrite acrcred.dev/owner={owner}"
     )
 }
 
@@ -250,12 +249,9 @@ fn failed(object: &AcrCredential, failure: &ApiFailure) -> SecretAnswer {
 }
 
 fn is_namespace_gone(status: &Status) -> bool {
-    let mut causes = status.details.iter().flat_map(|details| &details.causes);
-    let is_terminating = causes.any(|cause| cause.reason == "NamespaceTerminating");
-    let is_missing = status.is_not_found()
-        && status
-            .details
-            .as_ref()
-            .is_some_and(|details| details.kind == "namespaces");
-    is_terminating || is_missing
+    status.details.as_ref().is_some_and(|details| {
+        let mut causes = details.causes.iter();
+        causes.any(|cause| cause.reason == "NamespaceTerminating")
+            || status.is_not_found() && details.kind == "namespaces"
+    })
 }

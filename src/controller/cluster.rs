@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -22,7 +22,7 @@ use super::watched::Watched;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER, OWNER_ANNOTATION};
 use crate::credential::names::is_subdomain;
 use crate::credential::{Cause, Hop, MintError, Token};
-use crate::plan::{SecretAnswer, SecretCall, ServiceAccountFacts, ServiceAccountState, Transition};
+use crate::plan::{SecretAnswer, SecretCall, ServiceAccountFacts, ServiceAccountState};
 use crate::process::Metrics;
 
 /// Calls under way at once. kube speaks HTTP/1.1: each is a connection.
@@ -196,10 +196,10 @@ impl Cluster {
     }
 
     /// Publishes an event. One that cannot be published is only logged: the condition says the same.
-    pub async fn publish(&self, object: &AcrCredential, transition: &Transition, now: Timestamp) {
+    pub async fn publish(&self, object: &AcrCredential, event: &Condition, now: Timestamp) {
         let namespace = object.namespace().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let mut note = transition.message.clone();
+        let mut note = event.message.clone();
         note.truncate(note.floor_char_boundary(NOTE_LIMIT));
         let name = object.name_any();
         // A name that is its own: a name in use would need the right to change events.
@@ -214,7 +214,7 @@ impl Cluster {
             action: Some("Refresh".into()),
             event_time: Some(MicroTime(now)),
             note: Some(note),
-            reason: Some(transition.reason.clone()),
+            reason: Some(event.reason.clone()),
             regarding: Some(object.object_ref(&())),
             reporting_controller: Some(FIELD_MANAGER.into()),
             reporting_instance: Some(FIELD_MANAGER.into()),

@@ -150,11 +150,7 @@ impl Controller {
             problem: Problem::passing(Reason::Progressing, "acrcred is stopping."),
             retry_after: SignedDuration::ZERO,
         });
-        if let SecretAnswer::Failed { problem, .. }
-        | SecretAnswer::NotOwned(problem)
-        | SecretAnswer::Immutable(problem)
-        | SecretAnswer::OwnerRefused(problem) = &answer
-        {
+        if let SecretAnswer::Failed { problem, .. } | SecretAnswer::Refused(_, problem) = &answer {
             tracing::warn!(
                 reason = problem.reason.as_str(),
                 detail = problem.message,

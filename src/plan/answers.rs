@@ -8,7 +8,7 @@ use super::backoff::Backoff;
 use super::entry::{Entry, Issued};
 use super::facts::{Facts, LATE_WRITE, Place, SecretFailure};
 use super::problem::Problem;
-use super::secret_call::{SecretAnswer, SecretCall, SecretVersion};
+use super::secret_call::{Refusal, SecretAnswer, SecretCall, SecretVersion};
 use crate::credential::Digest;
 
 /// A namespace that is going does not come back; its objects go with it.
@@ -53,10 +53,10 @@ impl Facts {
             SecretAnswer::Stored(version) => {
                 self.secret.latest = version.number().max(self.secret.latest);
                 match call {
-                    SecretCall::Create(write) | SecretCall::Replace(_, write) => {
+                    SecretCall::Create(write) | SecretCall::Replace(write) => {
                         self.secret_written(write.entries, write.metadata, version, now);
                     }
-                    SecretCall::Find { .. } => {
+                    SecretCall::Find(_) => {
                         self.secret.place = Place::At(version);
                         self.secret.is_dirty = true;
                     }
@@ -68,27 +68,27 @@ impl Facts {
             // So will the write that this leads to.
             SecretAnswer::Going(version) => {
                 self.lose_track();
-                if let SecretCall::Find { .. } = call {
+                if let SecretCall::Find(_) = call {
                     self.secret.place = Place::At(version);
                 }
             }
             SecretAnswer::Missing => self.secret_is_gone(now),
             SecretAnswer::Conflict => self.secret_conflicts(&call, now),
-            SecretAnswer::NotOwned(problem) => {
-                self.secret.place = Place::Unknown { uid: None };
-                self.secret.written = None;
-                self.forget_stored(now);
-                self.fail_secret(Backoff::user_action, none, Some(problem), true, now);
-            }
-            SecretAnswer::OwnerRefused(_) if !self.secret.is_owner_refused => {
+            SecretAnswer::Refused(Refusal::OwnerReference, _) if !self.secret.is_owner_refused => {
                 self.secret.is_owner_refused = true;
             }
-            SecretAnswer::OwnerRefused(problem) => {
-                self.secret.is_owner_refused = false;
-                self.fail_secret(Backoff::user_action, none, Some(problem), false, now);
-            }
-            SecretAnswer::Immutable(problem) => {
-                self.fail_secret(Backoff::user_action, none, Some(problem), true, now);
+            SecretAnswer::Refused(refusal, problem) => {
+                match refusal {
+                    Refusal::NotOwned => {
+                        self.secret.place = Place::Unknown { uid: None };
+                        self.secret.written = None;
+                        self.forget_stored(now);
+                    }
+                    Refusal::OwnerReference => self.secret.is_owner_refused = false,
+                    Refusal::Immutable => {}
+                }
+                let holds_mints = refusal != Refusal::OwnerReference;
+                self.fail_secret(Backoff::user_action, none, Some(problem), holds_mints, now);
             }
             SecretAnswer::NamespaceGone => {
                 self.fail_secret(|_| NAMESPACE_GONE, none, None, true, now);
@@ -105,22 +105,19 @@ impl Facts {
 
     /// The Secret is there, and not in the version that was sent.
     fn secret_conflicts(&mut self, call: &SecretCall, now: Timestamp) {
-        match call {
-            SecretCall::Find { uid: Some(_), .. } | SecretCall::Create(_) => {
-                self.secret.place = Place::Unknown { uid: None };
-                self.secret.is_dirty = true;
-                // The status of another replica may say more.
-                if call.write().is_some() {
-                    self.secret.conflict_at = Some(now);
-                }
-            }
-            SecretCall::Find { uid: None, .. } => {
-                self.fail_secret(Backoff::retryable, SignedDuration::ZERO, None, false, now);
-            }
-            SecretCall::Replace(..) | SecretCall::Verify(_) => {
-                self.lose_track();
-                self.secret.conflict_at = Some(now);
-            }
+        if let SecretCall::Find(_) = call
+            && !call.sends_uid()
+        {
+            self.fail_secret(Backoff::retryable, SignedDuration::ZERO, None, false, now);
+            return;
+        }
+        self.lose_track();
+        if let SecretCall::Find(_) | SecretCall::Create(_) = call {
+            self.secret.place = Place::Unknown { uid: None };
+        }
+        // The status of another replica may say more.
+        if !matches!(call, SecretCall::Find(_)) {
+            self.secret.conflict_at = Some(now);
         }
     }
 

@@ -226,8 +226,8 @@ fn delay(error: &MintError, failures: u32, seen: FirstSeen, now: Timestamp) -> S
     match error.class() {
         Class::Retryable | Class::Awaited => Backoff::retryable(failures),
         class if seen.is_over(class, now) => TERMINAL,
-        Class::Escalating => Backoff::retryable(failures),
-        Class::Propagation | Class::Terminal => exponential(PROPAGATION_FIRST, CAP, failures),
+        Class::Propagation => exponential(PROPAGATION_FIRST, CAP, failures),
+        Class::Escalating | Class::Terminal => Backoff::retryable(failures),
     }
 }
 

@@ -357,11 +357,6 @@ impl Facts {
         }
     }
 
-    /// When a new credential was asked for, unless the present one, received at `received_at`, is new enough.
-    pub(super) fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
-        self.refresh.as_ref()?.asked_at(received_at)
-    }
-
     /// The object's UID.
     pub fn uid(&self) -> &str {
         self.object.metadata.uid.as_deref().unwrap_or_default()

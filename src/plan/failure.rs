@@ -10,18 +10,16 @@ use crate::credential::{Cause, Class, Hop, MintError, Scope};
 
 /// What a failed attempt at a registry means for the object.
 pub(super) fn of_attempt(case: &Case<'_>, registry: &Registry<'_>, attempt: &Attempt) -> Problem {
-    let error = effective(registry, attempt.error);
-    let hint = identity_hint(case, &error);
-    let missing = missing_repositories(case, registry, attempt);
+    let problem = problem(case, registry, effective(registry, attempt.error));
     Problem {
-        reason: reason(error.cause),
-        message: format!("{}: {error}{hint}{missing}", registry.server),
+        message: problem.message + &missing_repositories(case, registry, attempt),
         needs_action: attempt.is_terminal(case.now),
+        ..problem
     }
 }
 
-/// What an identity that cannot be used means for one of the object's registries.
-pub(super) fn of_identity(case: &Case<'_>, registry: &Registry<'_>, error: MintError) -> Problem {
+/// What a failure means for one of the object's registries.
+pub(super) fn problem(case: &Case<'_>, registry: &Registry<'_>, error: MintError) -> Problem {
     let hint = identity_hint(case, &error);
     Problem {
         reason: reason(error.cause),

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::facts::Facts;
 use crate::api::AcrCredential;
 use crate::credential::{CLOCK_STEP, saturating_add};
 
@@ -12,8 +13,6 @@ pub struct RefreshRequest {
     pub value: String,
     /// A credential that was received before does not count.
     pub since: Timestamp,
-    /// Whether the status says that it is done.
-    is_handled: bool,
 }
 
 /// An annotation that changes all the time has an effect this often at most.
@@ -28,33 +27,27 @@ impl RefreshRequest {
         previous: Option<&Self>,
         first_seen: impl FnOnce(&str) -> Timestamp,
     ) -> Option<Self> {
-        let value = object.refresh_request()?;
-        let status = object.status.as_ref();
-        let handled = status.and_then(|status| status.last_handled_refresh.as_deref());
-        let is_handled = handled == Some(value);
-        match previous {
-            Some(previous) if previous.value == value => Some(Self {
-                is_handled,
-                ..previous.clone()
-            }),
-            _ if is_handled => None,
-            _ => {
-                let since = first_seen(value);
-                // One that has not begun is replaced; one that has, is followed after a while.
-                let not_before = previous.map(|previous| {
-                    if previous.since > since {
-                        previous.since
-                    } else {
-                        saturating_add(previous.since, INTERVAL)
-                    }
-                });
-                Some(Self {
-                    value: value.to_owned(),
-                    since: not_before.map_or(since, |bound| bound.max(since)),
-                    is_handled,
-                })
-            }
+        let value = object
+            .refresh_request()
+            .filter(|value| !is_handled(object, value))?;
+        if let Some(previous) = previous.filter(|previous| previous.value == value) {
+            return Some(previous.clone());
         }
+        let since = first_seen(value);
+        // One that has not begun is replaced; one that has, is followed after a while.
+        let not_before = previous.map_or(since, |previous| {
+            let is_begun = previous.since <= since;
+            let interval = if is_begun {
+                INTERVAL
+            } else {
+                SignedDuration::ZERO
+            };
+            saturating_add(previous.since, interval)
+        });
+        Some(Self {
+            value: value.to_owned(),
+            since: not_before.max(since),
+        })
     }
 
     /// Judges its time again after the clock was set back to `now`: a request waits a minute at most.
@@ -64,23 +57,43 @@ impl RefreshRequest {
         }
     }
 
-    /// When it was asked for, unless a credential that was received at `received_at` is new enough.
-    pub fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
-        let is_done = self.is_handled || received_at.is_some_and(|at| self.since <= at);
-        (!is_done).then_some(self.since)
+    /// Whether `object` still asks for it, and its status does not say that it is done.
+    pub fn is_open(&self, object: &AcrCredential) -> bool {
+        object.refresh_request() == Some(&self.value) && !is_handled(object, &self.value)
     }
 }
 
-/// The value to report as done: the request's, if every registry has a credential that was received since, at the times
-/// of `received`.
-pub(super) fn last_handled(
-    request: Option<&RefreshRequest>,
-    mut received: impl Iterator<Item = Option<Timestamp>>,
-) -> Option<String> {
-    let request = request?;
-    // At least one, or nothing was refreshed.
-    let first = received.next()?;
-    let is_done =
-        request.asked_at(first).is_none() && received.all(|at| request.asked_at(at).is_none());
-    is_done.then(|| request.value.clone())
+fn is_handled(object: &AcrCredential, value: &str) -> bool {
+    let status = object.status.as_ref();
+    status.and_then(|status| status.last_handled_refresh.as_deref()) == Some(value)
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// When a new credential was asked for, unless the present one, received at `received_at`, is new enough.
+    pub(super) fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
+        let request = self
+            .refresh
+            .as_ref()
+            .filter(|request| request.is_open(&self.object))?;
+        let is_done = received_at.is_some_and(|at| request.since <= at);
+        (!is_done).then_some(request.since)
+    }
+
+    /// The value to report as done: that of the request, if every registry has a credential that was received since, at
+    /// the times of `received`, and there is one at least.
+    pub(super) fn handled_refresh(
+        &self,
+        received: impl Iterator<Item = Option<Timestamp>>,
+    ) -> Option<String> {
+        let request = self
+            .refresh
+            .as_ref()
+            .filter(|request| request.is_open(&self.object))?;
+        let mut received = received.peekable();
+        received.peek()?;
+        let is_done = received.all(|at| self.asked_at(at).is_none());
+        is_done.then(|| request.value.clone())
+    }
 }

@@ -18,18 +18,13 @@ use crate::credential::Digest;
 pub enum SecretCall {
     /// A PUT without effect (`dryRun`): the answer shows the version of what is stored, if that is ours. With the UID,
     /// if it is known.
-    Find {
-        /// The Secret to send.
-        secret: Box<Secret>,
-        /// The UID to send with it.
-        uid: Option<String>,
-    },
+    Find(Box<Secret>),
     /// A PUT without effect (`dryRun`) of this version: a conflict shows that another client changed the Secret.
     Verify(Box<Secret>),
     /// A POST.
     Create(SecretWrite),
-    /// A PUT of this version.
-    Replace(SecretVersion, SecretWrite),
+    /// A PUT of the version that it carries.
+    Replace(SecretWrite),
 }
 
 /// A Secret as it should be.
@@ -63,12 +58,8 @@ pub enum SecretAnswer {
     Missing,
     /// It is there, and not in the version that was sent.
     Conflict,
-    /// It is there, and not ours.
-    NotOwned(Problem),
-    /// It is ours, and marked `immutable`.
-    Immutable(Problem),
-    /// The API server refuses the owner reference, or to change the one that is stored.
-    OwnerRefused(Problem),
+    /// It was refused, and a person must act; what to report.
+    Refused(Refusal, Problem),
     /// The namespace is gone or going.
     NamespaceGone,
     /// Anything else, or no answer. A write may have had effect, or may have it yet.
@@ -80,22 +71,38 @@ pub enum SecretAnswer {
     },
 }
 
+/// Why a person must act before a Secret can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is there, and not ours.
+    NotOwned,
+    /// It is ours, and marked `immutable`.
+    Immutable,
+    /// The API server refuses the owner reference, or to change the one that is stored.
+    OwnerReference,
+}
+
 // === impl SecretCall ===
 
 impl SecretCall {
     /// What it writes, if it does.
     pub fn write(&self) -> Option<&SecretWrite> {
         match self {
-            Self::Create(write) | Self::Replace(_, write) => Some(write),
-            Self::Find { .. } | Self::Verify(_) => None,
+            Self::Create(write) | Self::Replace(write) => Some(write),
+            Self::Find(_) | Self::Verify(_) => None,
         }
+    }
+
+    /// Whether it carries the UID of the Secret that it is about.
+    pub fn sends_uid(&self) -> bool {
+        self.secret().metadata.uid.is_some()
     }
 
     /// The object that it sends.
     pub fn secret(&self) -> &Secret {
         match self {
-            Self::Create(write) | Self::Replace(_, write) => &write.secret,
-            Self::Find { secret, .. } | Self::Verify(secret) => secret,
+            Self::Create(write) | Self::Replace(write) => &write.secret,
+            Self::Find(secret) | Self::Verify(secret) => secret,
         }
     }
 }

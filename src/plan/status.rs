@@ -10,7 +10,7 @@ use super::facts::{Facts, Place, RegistryFacts};
 use super::problem::Problem;
 use super::secret::AllowedMetadata;
 use super::settings::PolicyState;
-use super::{failure, identity, refresh, schedule};
+use super::{failure, identity, schedule};
 use crate::api::{
     AcrCredential, AcrCredentialStatus, ConditionType, REFRESH_ANNOTATION, Reason, RegistryStatus,
     SecretStatus,
@@ -23,17 +23,8 @@ use crate::credential::{Cause, Hop, MintError};
 pub struct StatusWrite {
     /// The whole status.
     pub status: AcrCredentialStatus,
-    /// A transition to report as an event.
-    pub event: Option<Transition>,
-}
-
-/// A transition that is worth an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transition {
-    /// The reason of the condition.
-    pub reason: String,
-    /// Its message.
-    pub message: String,
+    /// A condition to report as an event.
+    pub event: Option<Condition>,
 }
 
 /// How an object is doing, for the metrics.
@@ -140,7 +131,7 @@ pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
             .received_at()
             .filter(|_| registry.in_hand.is_none())
     };
-    let handled = refresh::last_handled(facts.refresh.as_ref(), entitled().map(written_at));
+    let handled = facts.handled_refresh(entitled().map(written_at));
     let before = facts.object.status.as_ref();
     AcrCredentialStatus {
         observed_generation: facts.object.metadata.generation,
@@ -174,7 +165,7 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
     if let Err(problem) = &registry.entitlement {
         return Some(problem.clone());
     }
-    let of_identity = |error| Some(failure::of_identity(case, registry, error));
+    let of_identity = |error| Some(failure::problem(case, registry, error));
     match &case.identity {
         Err(error) if identity::is_gone(facts, &case.identity) => return of_identity(*error),
         // Nothing is tried: what failed before says nothing of now.
@@ -453,7 +444,7 @@ fn seconds(at: Timestamp) -> Time {
 fn transition(
     before: Option<&AcrCredentialStatus>,
     after: &AcrCredentialStatus,
-) -> Option<Transition> {
+) -> Option<Condition> {
     let problem = |status| {
         find(status, ConditionType::RefreshFailing, true)
             .or_else(|| find(status, ConditionType::Ready, false))
@@ -462,10 +453,7 @@ fn transition(
     let now = problem(Some(after)).filter(|now| !silent.contains(&now.reason.as_str()))?;
     let is_known = problem(before)
         .is_some_and(|before| before.reason == now.reason && before.type_ == now.type_);
-    (!is_known).then(|| Transition {
-        reason: now.reason.clone(),
-        message: now.message.clone(),
-    })
+    (!is_known).then(|| now.clone())
 }
 
 pub(super) fn standing(case: &Case<'_>, status: &AcrCredentialStatus) -> Standing {

@@ -158,11 +158,8 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
     let metadata = secret::metadata(facts);
     let find = |uid: Option<String>| {
         let mut secret = secret::secret(metadata.clone(), None, std::iter::empty());
-        secret.metadata.uid.clone_from(&uid);
-        SecretCall::Find {
-            secret: Box::new(secret),
-            uid,
-        }
+        secret.metadata.uid = uid;
+        SecretCall::Find(Box::new(secret))
     };
     let entries = entries(case);
     // Only another call shows that what failed is over.
@@ -196,8 +193,12 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
         }
         Place::At(version) if is_wanted => {
             let write = when_written(case, || {
-                let write = secret::write(facts, metadata.clone(), Some(version), entries);
-                SecretCall::Replace(version.clone(), write)
+                SecretCall::Replace(secret::write(
+                    facts,
+                    metadata.clone(),
+                    Some(version),
+                    entries,
+                ))
             });
             // A write that waits must not leave a failure standing that is over.
             if write.wake_at.is_some() && has_failed && known.metadata.is_none() {
@@ -222,8 +223,7 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
                 return SecretStep::call(verify(metadata, version));
             }
             after_policy_check(case, false, || {
-                let write = secret::write(facts, metadata, Some(version), entries);
-                SecretCall::Replace(version.clone(), write)
+                SecretCall::Replace(secret::write(facts, metadata, Some(version), entries))
             })
         }
     }

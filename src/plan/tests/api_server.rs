@@ -67,24 +67,30 @@ impl ApiServer {
         let is_other_type = stored.type_ != sent.type_;
         let is_immutable = stored.immutable == Some(true);
         if (is_other_type || is_immutable) && !sends_uid {
-            return SecretAnswer::NotOwned(not_owned());
+            return SecretAnswer::Refused(Refusal::NotOwned, not_owned());
         }
         if is_immutable {
-            return SecretAnswer::Immutable(Problem {
-                reason: Reason::SecretImmutable,
-                message: "immutable".into(),
-                needs_action: true,
-            });
+            return SecretAnswer::Refused(
+                Refusal::Immutable,
+                Problem {
+                    reason: Reason::SecretImmutable,
+                    message: "immutable".into(),
+                    needs_action: true,
+                },
+            );
         }
         if self.guards_owners && old.owner_references != new.owner_references {
-            return SecretAnswer::OwnerRefused(Problem {
-                reason: Reason::SecretWriteFailed,
-                message: "owner reference".into(),
-                needs_action: true,
-            });
+            return SecretAnswer::Refused(
+                Refusal::OwnerReference,
+                Problem {
+                    reason: Reason::SecretWriteFailed,
+                    message: "owner reference".into(),
+                    needs_action: true,
+                },
+            );
         }
         if annotation(stored, OWNER_ANNOTATION) != annotation(&sent, OWNER_ANNOTATION) {
-            return SecretAnswer::NotOwned(not_owned());
+            return SecretAnswer::Refused(Refusal::NotOwned, not_owned());
         }
         if !is_write {
             return self.stored();

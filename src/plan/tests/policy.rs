@@ -14,7 +14,7 @@ fn allow(world: &mut World, rule: &str) {
 
 /// That the one write took away all but `left`, from just the Secret that was there.
 fn assert_shrunk(world: &World, look: &Look, before: &Secret, left: &[&str]) {
-    let [SecretCall::Replace(_, write)] = &look.calls[..] else {
+    let [SecretCall::Replace(write)] = &look.calls[..] else {
         panic!("{look:?}")
     };
     let (sent, stored) = (&write.secret.metadata, &before.metadata);

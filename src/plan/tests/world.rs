@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::api_server::ApiServer;
 use super::tokens::{is_within, limited_token, token};
@@ -41,7 +41,7 @@ pub(super) struct Look {
     /// Every status that was written.
     pub statuses: Vec<AcrCredentialStatus>,
     /// Every event that was published.
-    pub events: Vec<Transition>,
+    pub events: Vec<Condition>,
     /// Every read of the `ServiceAccount`.
     pub reads: usize,
     /// The last step.
