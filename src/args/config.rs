@@ -223,7 +223,7 @@ impl Config {
                 value::boolean,
             )?
             .unwrap_or(true),
-            log_format: single("log-format", log_format.as_deref(), LogFormat::from_str)?
+            log_format: single("log-format", log_format.as_deref(), value::log_format)?
                 .unwrap_or_default(),
             log_filter: match single("log-level", log_level.as_deref(), LogFilter::from_str)? {
                 Some(filter) => filter,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::credential::Audience;
 use crate::credential::names::{is_label, is_subdomain};
-use crate::process::MAX_LEASE_DURATION;
+use crate::credential::{Audience, Cloud};
+use crate::process::{LogFormat, MAX_LEASE_DURATION};
 
 /// A duration with units, or `0`; never negative.
 pub(super) fn duration(text: &str) -> Option<SignedDuration> {
@@ -152,6 +152,15 @@ pub(super) fn selector(text: &str) -> Result<String, &'static str> {
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "set ADDRESS:PORT, such as 0.0.0.0:8080 or [::]:8080")
+}
+
+pub(super) fn cloud(text: &str) -> Result<Cloud, &'static str> {
+    text.parse()
+        .map_err(|_| "set AzurePublicCloud, AzureUSGovernmentCloud or AzureChinaCloud")
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, &'static str> {
+    text.parse().map_err(|_| "set text or json")
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {

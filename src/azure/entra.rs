@@ -195,7 +195,7 @@ impl EntraClient {
         }
         let error = refused(answer.status, &answer.body, answer.retry_after);
         tracing::warn!(
-            hop = error.hop.name(),
+            hop = %error.hop,
             status = answer.status,
             aadsts = error.code,
             request_id = answer.request_id,

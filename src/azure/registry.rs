@@ -108,7 +108,7 @@ async fn post(
     if answer.status != 200 {
         let error = MintError::registry(hop, answer.status, answer.retry_after);
         tracing::warn!(
-            hop = hop.name(),
+            hop = %hop,
             registry = server.as_str(),
             status = answer.status,
             request_id = answer.request_id,

@@ -94,7 +94,7 @@ impl Controller {
             if let Some(result) = &under_way.result {
                 controller.metrics.refreshed(match result {
                     Ok(_) => "success",
-                    Err(error) => error.cause.name(),
+                    Err(error) => error.cause.into(),
                 });
             }
             let key = under_way.key.clone();

@@ -1,12 +1,24 @@
 //! The Azure clouds: which authority signs in, which suffix its registries have.
 
-use std::fmt;
-use std::str::FromStr;
+use strum::IntoEnumIterator as _;
 
 use super::names::is_domain;
 
-/// An Azure cloud, named as `az cloud list` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// An Azure cloud, named as `az cloud list` names it; in the order in which help texts list them.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::Display,
+    strum::EnumIter,
+    strum::EnumString,
+)]
+#[strum(ascii_case_insensitive)]
 pub enum Cloud {
     /// Global Azure.
     AzurePublicCloud,
@@ -19,11 +31,6 @@ pub enum Cloud {
 /// The origin of a Microsoft Entra authority: `https://HOST`, without port, path or trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Authority(String);
-
-/// Indicates that a name is none of the clouds that acrcred knows.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not a cloud; use AzurePublicCloud, AzureUSGovernmentCloud or AzureChinaCloud")]
-pub struct UnknownCloud(String);
 
 /// Indicates that a URL is not the authority of a known cloud.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -45,43 +52,9 @@ pub enum CustomAuthorityError {
     Path,
 }
 
-/// Authority hosts by cloud; the first of each is the default, the others are aliases that Microsoft
-/// documents or its SDKs know.
-const AUTHORITY_HOSTS: [(Cloud, &[&str]); 3] = [
-    (
-        Cloud::AzurePublicCloud,
-        &[
-            "login.microsoftonline.com",
-            "login.windows.net",
-            "login.microsoft.com",
-        ],
-    ),
-    (Cloud::AzureUSGovernmentCloud, &["login.microsoftonline.us"]),
-    (
-        Cloud::AzureChinaCloud,
-        &["login.chinacloudapi.cn", "login.partner.microsoftonline.cn"],
-    ),
-];
-
 // === impl Cloud ===
 
 impl Cloud {
-    /// Every cloud, in the order in which help texts list them.
-    pub const ALL: [Self; 3] = [
-        Self::AzurePublicCloud,
-        Self::AzureUSGovernmentCloud,
-        Self::AzureChinaCloud,
-    ];
-
-    /// The name that flags and messages use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AzurePublicCloud => "AzurePublicCloud",
-            Self::AzureUSGovernmentCloud => "AzureUSGovernmentCloud",
-            Self::AzureChinaCloud => "AzureChinaCloud",
-        }
-    }
-
     /// The suffix of its registries' login servers, without a leading dot.
     pub fn registry_suffix(self) -> &'static str {
         match self {
@@ -91,30 +64,25 @@ impl Cloud {
         }
     }
 
+    /// Hosts of its authority; the first is the default, the others are aliases that Microsoft documents or
+    /// its SDKs know.
+    fn authority_hosts(self) -> &'static [&'static str] {
+        match self {
+            Self::AzurePublicCloud => &[
+                "login.microsoftonline.com",
+                "login.windows.net",
+                "login.microsoft.com",
+            ],
+            Self::AzureUSGovernmentCloud => &["login.microsoftonline.us"],
+            Self::AzureChinaCloud => {
+                &["login.chinacloudapi.cn", "login.partner.microsoftonline.cn"]
+            }
+        }
+    }
+
     /// Where its identities sign in unless the operator names another host of the same cloud.
     pub fn default_authority(self) -> Authority {
-        let host = AUTHORITY_HOSTS
-            .iter()
-            .find(|(cloud, _)| *cloud == self)
-            .map_or("login.microsoftonline.com", |(_, hosts)| hosts[0]);
-        Authority(format!("https://{host}"))
-    }
-}
-
-impl fmt::Display for Cloud {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Cloud {
-    type Err = UnknownCloud;
-
-    fn from_str(name: &str) -> Result<Self, UnknownCloud> {
-        Self::ALL
-            .into_iter()
-            .find(|cloud| cloud.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| UnknownCloud(name.to_owned()))
+        Authority(format!("https://{}", self.authority_hosts()[0]))
     }
 }
 
@@ -128,10 +96,9 @@ impl Authority {
             .strip_prefix("https://")
             .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
             .ok_or_else(|| AuthorityError(url.to_owned()))?;
-        AUTHORITY_HOSTS
-            .iter()
-            .find(|(_, hosts)| hosts.contains(&host))
-            .map(|(cloud, _)| (*cloud, Self(format!("https://{host}"))))
+        Cloud::iter()
+            .find(|cloud| cloud.authority_hosts().contains(&host))
+            .map(|cloud| (cloud, Self(format!("https://{host}"))))
             .ok_or_else(|| AuthorityError(url.to_owned()))
     }
 

@@ -64,7 +64,10 @@ pub struct Identity {
 }
 
 /// Whose identity a credential is issued to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::EnumString,
+)]
+#[strum(serialize_all = "lowercase")]
 pub enum Principal {
     /// acrcred's own (the controller identity).
     Controller,
@@ -182,17 +185,6 @@ impl AssertionClaims {
                     .or_else(|| audience.as_array().and_then(only))?,
             },
         })
-    }
-}
-
-// === impl Principal ===
-
-impl Principal {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Controller => "controller",
-            Self::ServiceAccount => "serviceaccount",
-        }
     }
 }
 

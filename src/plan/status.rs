@@ -47,7 +47,8 @@ pub struct Standing {
 }
 
 /// The state that an object counts under in the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Every registry has a live credential.
     Ready,
@@ -64,12 +65,7 @@ pub enum State {
 impl State {
     /// Its name as a metric label.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Failing => "failing",
-            Self::NotReady => "not_ready",
-            Self::Suspended => "suspended",
-        }
+        self.into()
     }
 
     /// Whether what the object asks for works; `None` while it is suspended.

@@ -21,7 +21,8 @@ use tracing_subscriber::prelude::*;
 use super::one_line::OneLiners;
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -36,11 +37,6 @@ pub struct LogFilter {
     level: LevelFilter,
     targets: Vec<(String, LevelFilter)>,
 }
-
-/// Indicates that a text is no log format.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("use text or json")]
-pub struct UnknownLogFormat;
 
 /// Indicates that a text is no log filter.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -157,20 +153,6 @@ fn is_own(target: &str) -> bool {
     target
         .strip_prefix(OWN)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
-// === impl LogFormat ===
-
-impl FromStr for LogFormat {
-    type Err = UnknownLogFormat;
-
-    fn from_str(text: &str) -> Result<Self, UnknownLogFormat> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(UnknownLogFormat),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use strum::IntoEnumIterator as _;
 
 use objects::Objects;
 pub use queue::Backlog;
@@ -45,7 +46,8 @@ pub struct Standing {
 }
 
 /// How a reconcile ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum ReconcileResult {
     /// It did what was to be done.
     Success,
@@ -155,7 +157,7 @@ impl Metrics {
     /// A counter that appears only with its first failure shows that failure to nobody: `rate()`
     /// needs a value before it.
     fn start_at_zero(&self) {
-        for result in ReconcileResult::ALL {
+        for result in ReconcileResult::iter() {
             self.0.reconciles.get_or_create_owned(&result.label());
         }
     }
@@ -269,15 +271,8 @@ where
 // === impl ReconcileResult ===
 
 impl ReconcileResult {
-    const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Panic];
-
     fn label(self) -> Label {
-        let result = match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Panic => "panic",
-        };
-        [("result", result)]
+        [("result", self.into())]
     }
 }
 

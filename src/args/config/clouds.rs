@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::str::FromStr as _;
 
 use super::{ConfigError, Environment, list, narrowing};
-use crate::args::environment_file;
+use crate::args::{environment_file, value};
 use crate::credential::{Authority, Cloud, Clouds, EnabledCloud};
 
 /// The cloud of the environment file comes first: under its suffix it counts, whatever else is enabled.
@@ -20,7 +19,7 @@ pub(super) fn enabled(
     let override_of = authority_override(env, custom.as_ref())?;
     let listed = narrowing(
         "clouds",
-        list("clouds", names, Cloud::from_str)?,
+        list("clouds", names, value::cloud)?,
         "name a cloud such as AzurePublicCloud, or leave it out",
     )?;
     let built_in = listed.unwrap_or_else(|| match (&custom, &override_of) {
