@@ -9,13 +9,13 @@ use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, Transpor
 use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
 use acrcred::plan::{Policy, Settings};
 use acrcred::process::{self, Admin, Clock, Liveness, Metrics, Readiness};
-use clap::Parser as _;
 use tokio::net::TcpListener;
 
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let result = Config::from_environment(Args::parse())
+    let result = Args::read()
+        .and_then(Config::from_environment)
         .map_err(Failure::from)
         .and_then(run);
     match result {

@@ -135,11 +135,10 @@ fn field<'a>(
 /// slash at its end would be a second one in the scope.
 fn resource_manager_audience(endpoint: &str) -> Result<Audience, EnvironmentFileError> {
     let endpoint = endpoint.trim_end_matches('/');
-    if endpoint.starts_with("https://") {
-        value::audience(endpoint).map_err(|_| EnvironmentFileError::ResourceManager)
-    } else {
-        Err(EnvironmentFileError::ResourceManager)
-    }
+    let audience = value::audience(endpoint).ok();
+    audience
+        .filter(|_| endpoint.starts_with("https://"))
+        .ok_or(EnvironmentFileError::ResourceManager)
 }
 
 #[cfg(test)]

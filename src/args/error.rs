@@ -1,5 +1,9 @@
 //! Why the program does not start, in one sentence that names what to set.
 
+use std::error::Error as _;
+
+use clap::error::ContextKind;
+
 use super::EnvironmentFileError;
 use crate::credential::{AuthorityError, InvalidId};
 
@@ -10,7 +14,7 @@ pub enum ConfigError {
     #[error("--{flag} (or {}) cannot be {value:?}: {remedy}", twin(flag))]
     Flag {
         /// Its name, without dashes.
-        flag: &'static str,
+        flag: String,
         /// What was given, cut to a recognisable length.
         value: String,
         /// What to set.
@@ -72,12 +76,18 @@ fn twin(flag: &str) -> String {
 }
 
 impl ConfigError {
-    pub(super) fn flag(flag: &'static str, value: &str, remedy: impl Into<String>) -> Self {
+    /// Of a value that a parser of ours refuses; `None` for what clap itself has to say.
+    pub(super) fn of_value(error: &clap::Error) -> Option<Self> {
         const RECOGNISABLE: usize = 64;
-        Self::Flag {
-            flag,
-            value: value.chars().take(RECOGNISABLE).collect(),
-            remedy: remedy.into(),
-        }
+        let told = |kind| Some(error.get(kind)?.to_string());
+        // Such as `--clouds <CLOUD>` or `--leader-elect[=<BOOL>]`.
+        let usage = told(ContextKind::InvalidArg)?;
+        let flag = usage.trim_start_matches('-').split([' ', '[']).next()?;
+        let value = told(ContextKind::InvalidValue)?;
+        Some(Self::Flag {
+            flag: flag.to_owned(),
+            value: value.trim().chars().take(RECOGNISABLE).collect(),
+            remedy: error.source()?.to_string(),
+        })
     }
 }

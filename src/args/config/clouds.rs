@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{ConfigError, Environment, list, narrowing};
-use crate::args::{environment_file, value};
+use super::{ConfigError, Environment, narrowing};
+use crate::args::environment_file;
 use crate::credential::{Authority, Cloud, Clouds, EnabledCloud};
 
 /// The cloud of the environment file comes first: under its suffix it counts, whatever else is enabled.
 pub(super) fn enabled(
-    names: Option<Vec<String>>,
+    listed: Vec<Option<Cloud>>,
     env: &Environment<'_>,
 ) -> Result<Clouds, ConfigError> {
     let custom = env
@@ -19,14 +19,15 @@ pub(super) fn enabled(
     let override_of = authority_override(env, custom.as_ref())?;
     let listed = narrowing(
         "clouds",
-        list("clouds", names, value::cloud)?,
+        listed,
         "name a cloud such as AzurePublicCloud, or leave it out",
     )?;
-    let built_in = listed.unwrap_or_else(|| match (&custom, &override_of) {
+    let built_in = match (&custom, &override_of) {
+        _ if !listed.is_empty() => listed,
         (Some(_), _) => Vec::new(),
         (None, Some((cloud, _))) => vec![*cloud],
         (None, None) => vec![Cloud::AzurePublicCloud],
-    });
+    };
     let built_in = BTreeSet::from_iter(built_in).into_iter().map(|cloud| {
         let authority = match &override_of {
             Some((of, authority)) if *of == cloud => authority.clone(),
