@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::process::ExitCode;
 
-use acrcred::args::{Args, Config, LeaseConfig};
+use acrcred::args::{Config, LeaseConfig};
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
 use acrcred::plan::{Policy, Settings};
@@ -14,11 +14,7 @@ use tokio::net::TcpListener;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let result = Args::read()
-        .and_then(Config::from_environment)
-        .map_err(Failure::from)
-        .and_then(run);
-    match result {
+    match Config::read().map_err(Failure::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("acrcred: {error}");

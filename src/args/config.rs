@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::Parser as _;
 use jiff::SignedDuration;
 use reqwest::Url;
 
@@ -105,13 +106,16 @@ struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
 // === impl Config ===
 
 impl Config {
-    /// Validates `args` with the environment of this process.
-    pub fn from_environment(args: Args) -> Result<Self, ConfigError> {
+    /// Reads the flags and the environment of this process. For `--help`, and for what clap itself refuses, it
+    /// ends the process in clap's words.
+    pub fn read() -> Result<Self, ConfigError> {
+        let args = Args::try_parse()
+            .map_err(|error| ConfigError::of_value(&error).unwrap_or_else(|| error.exit()))?;
         Self::new(args, &|name| std::env::var(name).ok())
     }
 
     /// Validates `args` with the environment that `env` shows.
-    pub fn new(args: Args, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    fn new(args: Args, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let env = Environment(env);
         let lease = LeaseConfig {
             namespace: env.get("POD_NAMESPACE"),
@@ -125,11 +129,7 @@ impl Config {
         let allow_controller_identity = without_blanks(args.allow_controller_identity);
         let is_allowed = !allow_controller_identity.is_empty();
         let clouds = clouds::enabled(args.clouds, &env)?;
-        let namespaces = narrowing(
-            "watch-namespaces",
-            args.watch_namespaces,
-            "name a namespace, or leave it out to serve all",
-        )?;
+        let namespaces = narrowing("watch-namespaces", args.watch_namespaces)?;
         Ok(Self {
             allow_controller_identity,
             controller_identity: is_allowed
@@ -143,7 +143,6 @@ impl Config {
             impersonation_audiences: narrowing(
                 "impersonation-audiences",
                 args.impersonation_audiences,
-                "name an audience, or leave it out",
             )?,
             refresh_fraction: args.refresh_fraction,
             token_cache_max_life: args.token_cache_max_life,
@@ -173,15 +172,11 @@ fn without_blanks<T>(entries: Vec<Option<T>>) -> Vec<T> {
 }
 
 /// Where nothing means everything, an explicitly empty list is more likely an accident.
-fn narrowing<T>(
-    flag: &'static str,
-    entries: Vec<Option<T>>,
-    remedy: &'static str,
-) -> Result<Vec<T>, ConfigError> {
+fn narrowing<T>(flag: &'static str, entries: Vec<Option<T>>) -> Result<Vec<T>, ConfigError> {
     let is_given = !entries.is_empty();
     let list = without_blanks(entries);
     if is_given && list.is_empty() {
-        Err(ConfigError::Empty { flag, remedy })
+        Err(ConfigError::Empty(flag))
     } else {
         Ok(list)
     }

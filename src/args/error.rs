@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use clap::error::ContextKind;
 
-use super::EnvironmentFileError;
+use super::{EnvironmentFileError, twin};
 use crate::credential::{AuthorityError, InvalidId};
 
 /// Indicates that flags and environment do not add up to a configuration.
@@ -21,13 +21,8 @@ pub enum ConfigError {
         remedy: String,
     },
     /// A list that narrows was given, and is empty.
-    #[error("--{flag} (or {}) is empty: {remedy}", twin(flag))]
-    Empty {
-        /// Its name, without dashes.
-        flag: &'static str,
-        /// What to set.
-        remedy: &'static str,
-    },
+    #[error("--{0} (or {twin}) is empty: name at least one, or leave the flag out", twin = twin(.0))]
+    Empty(&'static str),
     /// The controller's own identity is allowed to somebody, but the environment does not tell it.
     #[error(
         "{variable} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
@@ -68,11 +63,6 @@ pub enum ConfigError {
     /// `RUST_LOG` is malformed.
     #[error("RUST_LOG cannot be used: {0}")]
     RustLog(#[from] crate::process::LogFilterError),
-}
-
-/// `--log-level` → `ACRCRED_LOG_LEVEL`.
-fn twin(flag: &str) -> String {
-    format!("ACRCRED_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
 impl ConfigError {

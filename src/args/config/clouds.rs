@@ -17,11 +17,7 @@ pub(super) fn enabled(
         .map(|path| environment_file::read(Path::new(&path)))
         .transpose()?;
     let override_of = authority_override(env, custom.as_ref())?;
-    let listed = narrowing(
-        "clouds",
-        listed,
-        "name a cloud such as AzurePublicCloud, or leave it out",
-    )?;
+    let listed = narrowing("clouds", listed)?;
     let built_in = match (&custom, &override_of) {
         _ if !listed.is_empty() => listed,
         (Some(_), _) => Vec::new(),

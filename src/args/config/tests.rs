@@ -1,7 +1,7 @@
 mod clouds;
 mod lease;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory as _;
 
 use super::*;
 
@@ -69,8 +69,8 @@ fn audiences_of_impersonation_keep_their_order_and_none_is_an_api_servers() {
         ["api://b", "https://c.example/x", "api://a"]
     );
     for (audience, hint) in [
-        ("", "name an audience"),
-        (",", "name an audience"),
+        ("", "name at least one"),
+        (",", "name at least one"),
         ("https://kubernetes.default.svc", "of an API server"),
         ("kubernetes.default.svc.cluster.local", "of an API server"),
         ("api", "of an API server"),
