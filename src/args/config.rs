@@ -100,6 +100,8 @@ pub struct Proxy {
     pub no_proxy: Option<String>,
 }
 
+const TENANT_ID: &str = "AZURE_TENANT_ID";
+
 /// Reads a variable; one that is set to nothing counts as not set.
 struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
 
@@ -135,7 +137,7 @@ impl Config {
             controller_identity: is_allowed
                 .then(|| ControllerIdentity::from_environment(&env))
                 .transpose()?,
-            default_tenant_id: env.id("AZURE_TENANT_ID")?,
+            default_tenant_id: env.id(TENANT_ID)?,
             clouds: match args.registry_audience {
                 Some(audience) => clouds.with_audience(&audience),
                 None => clouds,
@@ -186,16 +188,13 @@ fn narrowing<T>(flag: &'static str, entries: Vec<Option<T>>) -> Result<Vec<T>, C
 
 impl ControllerIdentity {
     fn from_environment(env: &Environment<'_>) -> Result<Self, ConfigError> {
+        use ConfigError::Missing;
+        const CLIENT_ID: &str = "AZURE_CLIENT_ID";
         const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
-        let missing = |variable| ConfigError::Missing { variable };
         let identity = Self {
-            client_id: env
-                .id("AZURE_CLIENT_ID")?
-                .ok_or(missing("AZURE_CLIENT_ID"))?,
-            tenant_id: env
-                .id("AZURE_TENANT_ID")?
-                .ok_or(missing("AZURE_TENANT_ID"))?,
-            token_file: env.get(TOKEN_FILE).ok_or(missing(TOKEN_FILE))?.into(),
+            client_id: env.id(CLIENT_ID)?.ok_or(Missing(CLIENT_ID))?,
+            tenant_id: env.id(TENANT_ID)?.ok_or(Missing(TENANT_ID))?,
+            token_file: env.get(TOKEN_FILE).ok_or(Missing(TOKEN_FILE))?.into(),
         };
         check_readable(&identity.token_file)
             .map_err(|error| ConfigError::TokenFile(error.kind()))?;
@@ -266,7 +265,7 @@ impl Environment<'_> {
         variable: &'static str,
     ) -> Result<Option<T>, ConfigError> {
         self.parse(variable)
-            .map_err(|source| ConfigError::Id { variable, source })
+            .map_err(|source| ConfigError::Id(variable, source))
     }
 }
 

@@ -7,7 +7,7 @@ use clap::error::ContextKind;
 use super::{EnvironmentFileError, twin};
 use crate::credential::{AuthorityError, InvalidId};
 
-/// Indicates that flags and environment do not add up to a configuration.
+/// Indicates that flags and environment do not add up to a configuration. Names the flag or variable.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// A flag's value cannot be used.
@@ -21,24 +21,16 @@ pub enum ConfigError {
         remedy: String,
     },
     /// A list that narrows was given, and is empty.
-    #[error("--{0} (or {twin}) is empty: name at least one, or leave the flag out", twin = twin(.0))]
+    #[error("--{0} (or {twin}) is empty: name at least one, or leave it out", twin = twin(.0))]
     Empty(&'static str),
     /// The controller's own identity is allowed to somebody, but the environment does not tell it.
     #[error(
-        "{variable} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
+        "{0} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
     )]
-    Missing {
-        /// The variable.
-        variable: &'static str,
-    },
+    Missing(&'static str),
     /// A client or tenant id is malformed.
-    #[error("{variable} cannot be used, {source}: set the id that Microsoft Entra shows")]
-    Id {
-        /// The variable.
-        variable: &'static str,
-        /// Why.
-        source: InvalidId,
-    },
+    #[error("{0} cannot be used, {1}: set the id that Microsoft Entra shows")]
+    Id(&'static str, InvalidId),
     /// The authority is none of the known ones.
     #[error("AZURE_AUTHORITY_HOST cannot be used: {0}")]
     Authority(#[from] AuthorityError),

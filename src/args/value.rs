@@ -19,23 +19,18 @@ pub(super) type Setting<T> = Option<T>;
 
 /// A parser of a single value. Set to nothing counts as not set, as templates of deployments produce it: then
 /// the value is the flag's default.
-pub(super) fn or_default<T, E>(
-    parse: impl Fn(&str) -> Result<T, E> + Clone + Send + Sync + 'static,
-) -> impl TypedValueParser<Value = T>
-where
-    T: Clone + Send + Sync,
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
+pub(super) fn or_default<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> impl TypedValueParser<Value = T> {
     OrDefault.try_map(move |text| parse(&text))
 }
 
 /// A parser of a value that has no default, or of an entry of a list, where blank ones are dropped.
-pub(super) fn optional<T, E>(
-    parse: impl Fn(&str) -> Result<T, E> + Clone + Send + Sync + 'static,
+pub(super) fn optional<T: Clone + Send + Sync + 'static, E>(
+    parse: fn(&str) -> Result<T, E>,
 ) -> impl TypedValueParser<Value = Setting<T>>
 where
-    T: Clone + Send + Sync,
-    E: Into<Box<dyn Error + Send + Sync>>,
+    E: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
     StringValueParser::new().try_map(move |text| match text.trim() {
         "" => Ok(None),

@@ -107,7 +107,7 @@ impl Controller {
                     &key.namespace,
                     &key.name,
                     process::Standing {
-                        state: standing.state.name(),
+                        state: standing.state.into(),
                         is_ready: standing.state.is_ready(),
                         expires_at: standing.expires_at,
                         refresh_at: standing.refresh_at,

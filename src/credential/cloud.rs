@@ -92,10 +92,8 @@ impl Authority {
     /// Reads `AZURE_AUTHORITY_HOST` (`https://login.microsoftonline.com/`, with or without the slash)
     /// and tells which cloud it belongs to.
     pub fn parse(url: &str) -> Result<(Cloud, Self), AuthorityError> {
-        let host = url
-            .strip_prefix("https://")
-            .map(|rest| rest.strip_suffix('/').unwrap_or(rest))
-            .ok_or_else(|| AuthorityError(url.to_owned()))?;
+        let host = url.strip_prefix("https://").unwrap_or_default();
+        let host = host.strip_suffix('/').unwrap_or(host);
         Cloud::iter()
             .find(|cloud| cloud.authority_hosts().contains(&host))
             .map(|cloud| (cloud, Self(format!("https://{host}"))))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::Token;
 
@@ -21,40 +21,21 @@ pub struct DockerConfig {
     pub tokens: BTreeMap<String, Token>,
 }
 
-#[derive(Serialize)]
-struct Document<E> {
-    auths: BTreeMap<String, E>,
-}
-
-#[derive(Serialize)]
-struct WrittenEntry<'a> {
-    auth: String,
-    password: &'a str,
-    username: &'a str,
-}
-
 // === impl DockerConfig ===
 
 impl DockerConfig {
     /// The JSON document, one line, keys sorted.
     pub fn encode(&self) -> Vec<u8> {
-        let entry = |token: &Token| -> serde_json::Value {
-            let (username, password) = (ZERO_GUID, token.expose());
-            let auth = STANDARD.encode(format!("{username}:{password}"));
-            serde_json::json!(WrittenEntry {
-                auth,
-                password,
-                username
-            })
+        let entry = |token: &Token| {
+            let password = token.expose();
+            let auth = STANDARD.encode(format!("{ZERO_GUID}:{password}"));
+            json!({ "auth": auth, "password": password, "username": ZERO_GUID })
         };
-        let auths = self
-            .tokens
-            .iter()
+        let entries = self.tokens.iter();
+        let auths: Map<String, Value> = entries
             .map(|(host, token)| (host.clone(), entry(token)))
             .collect();
-        serde_json::json!(Document { auths })
-            .to_string()
-            .into_bytes()
+        json!({ "auths": auths }).to_string().into_bytes()
     }
 }
 

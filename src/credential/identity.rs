@@ -123,11 +123,9 @@ impl FromStr for ClientId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if is_guid(text) {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err(InvalidId::Client(shortened(text)))
-        }
+        is_guid(text)
+            .then(|| Self(text.to_ascii_lowercase()))
+            .ok_or_else(|| InvalidId::Client(shortened(text)))
     }
 }
 
@@ -144,11 +142,9 @@ impl FromStr for TenantId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if is_guid(text) || is_tenant_domain(text) {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err(InvalidId::Tenant(shortened(text)))
-        }
+        (is_guid(text) || is_tenant_domain(text))
+            .then(|| Self(text.to_ascii_lowercase()))
+            .ok_or_else(|| InvalidId::Tenant(shortened(text)))
     }
 }
 

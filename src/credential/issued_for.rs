@@ -77,10 +77,8 @@ impl IssuedFor {
 
     /// Reads the text form; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':');
-        let (principal, identity, scope, None) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next())
-        else {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [principal, identity, scope] = parts[..] else {
             return None;
         };
         let principal = principal.parse().ok()?;

@@ -46,7 +46,7 @@ pub struct Standing {
     pub refresh_at: Option<Timestamp>,
 }
 
-/// The state that an object counts under in the metrics.
+/// The state that an object counts under in the metrics, where its name is a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum State {
@@ -63,11 +63,6 @@ pub enum State {
 // === impl State ===
 
 impl State {
-    /// Its name as a metric label.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
     /// Whether what the object asks for works; `None` while it is suspended.
     pub fn is_ready(self) -> Option<bool> {
         match self {

@@ -21,13 +21,12 @@ use tracing_subscriber::prelude::*;
 use super::one_line::OneLiners;
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
 #[strum(serialize_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
-    #[default]
     Json,
 }
 

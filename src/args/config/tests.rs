@@ -56,6 +56,20 @@ fn nothing_set_is_a_safe_configuration() {
 }
 
 #[test]
+fn a_single_value_set_to_nothing_is_the_default() {
+    for arg in Args::command().get_arguments() {
+        let is_list = matches!(arg.get_action(), clap::ArgAction::Append);
+        let Some(long) = arg.get_long().filter(|_| !is_list) else {
+            continue;
+        };
+        for blank in ["", " "] {
+            let config = configured(&[&format!("--{long}={blank}")], &[]);
+            assert_eq!(config, configured(&[], &[]), "--{long}={blank}");
+        }
+    }
+}
+
+#[test]
 fn audiences_of_impersonation_keep_their_order_and_none_is_an_api_servers() {
     let audiences = |flags: &[&str]| configured(flags, &[]).unwrap().impersonation_audiences;
     assert_eq!(audiences(&[]), ["api://AzureCRTokenExchange"]);
