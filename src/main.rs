@@ -5,21 +5,17 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use acrcred::args::{Args, Config, LeaseConfig};
+use acrcred::args::{Config, LeaseConfig};
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
 use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
 use acrcred::plan::{Policy, Settings};
 use acrcred::process::{self, Admin, Clock, Metrics, Readiness};
-use clap::Parser as _;
 use tokio::net::TcpListener;
 
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let result = Config::from_environment(Args::parse())
-        .map_err(Failure::from)
-        .and_then(run);
-    match result {
+    match Config::read().map_err(Failure::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("acrcred: {error}");

@@ -1,9 +1,7 @@
 //! Condition types and the closed list of reasons. Each is documented in `docs/errors.md`.
 
-use std::fmt;
-
 /// Types of conditions, in the sense of kstatus: `Ready` always, the others only while true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum ConditionType {
     /// The Secret holds a live credential for every registry of the spec.
     Ready,
@@ -15,8 +13,20 @@ pub enum ConditionType {
     RefreshFailing,
 }
 
-/// Why a condition is what it is. Stable: alerts and health checks may match on them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a condition is what it is, in the order of the documentation. Stable: alerts and health checks may
+/// match on them.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    strum::Display,
+    strum::EnumIter,
+    strum::IntoStaticStr,
+)]
 pub enum Reason {
     /// Every registry has a live credential.
     Issued,
@@ -71,75 +81,15 @@ pub enum Reason {
 impl ConditionType {
     /// As `status.conditions[].type` has it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::Reconciling => "Reconciling",
-            Self::Stalled => "Stalled",
-            Self::RefreshFailing => "RefreshFailing",
-        }
+        self.into()
     }
 }
 
 // === impl Reason ===
 
 impl Reason {
-    /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
-        Self::Issued,
-        Self::Suspended,
-        Self::Progressing,
-        Self::FieldNotSupported,
-        Self::ControllerIdentityNotAllowed,
-        Self::RegistryNotAllowed,
-        Self::SecretNotOwned,
-        Self::SecretImmutable,
-        Self::SecretWriteFailed,
-        Self::PolicyNotInForce,
-        Self::ServiceAccountNotFound,
-        Self::ClientIdMissing,
-        Self::InvalidIdentity,
-        Self::FederationMismatch,
-        Self::EntraRefused,
-        Self::RegistryRefused,
-        Self::ArmAuthenticationDisabled,
-        Self::InsufficientScope,
-        Self::Throttled,
-        Self::UpstreamUnavailable,
-        Self::MalformedAnswer,
-        Self::Forbidden,
-    ];
-
     /// As `status.conditions[].reason` has it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issued => "Issued",
-            Self::Suspended => "Suspended",
-            Self::Progressing => "Progressing",
-            Self::FieldNotSupported => "FieldNotSupported",
-            Self::ControllerIdentityNotAllowed => "ControllerIdentityNotAllowed",
-            Self::RegistryNotAllowed => "RegistryNotAllowed",
-            Self::SecretNotOwned => "SecretNotOwned",
-            Self::SecretImmutable => "SecretImmutable",
-            Self::SecretWriteFailed => "SecretWriteFailed",
-            Self::PolicyNotInForce => "PolicyNotInForce",
-            Self::ServiceAccountNotFound => "ServiceAccountNotFound",
-            Self::ClientIdMissing => "ClientIdMissing",
-            Self::InvalidIdentity => "InvalidIdentity",
-            Self::FederationMismatch => "FederationMismatch",
-            Self::EntraRefused => "EntraRefused",
-            Self::RegistryRefused => "RegistryRefused",
-            Self::ArmAuthenticationDisabled => "ArmAuthenticationDisabled",
-            Self::InsufficientScope => "InsufficientScope",
-            Self::Throttled => "Throttled",
-            Self::UpstreamUnavailable => "UpstreamUnavailable",
-            Self::MalformedAnswer => "MalformedAnswer",
-            Self::Forbidden => "Forbidden",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }

@@ -1,23 +1,20 @@
 //! The validated configuration.
 
 mod clouds;
-mod lease;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::Parser as _;
 use jiff::SignedDuration;
 use reqwest::Url;
 
-pub use lease::LeaseConfig;
-
-use super::value;
 use super::{Args, ConfigError};
 use crate::credential::{ClientId, Clouds, InvalidId, TenantId};
 use crate::plan::PolicyRule;
@@ -81,6 +78,19 @@ pub struct ControllerIdentity {
     pub token_file: PathBuf,
 }
 
+/// The lease that replicas share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// Its namespace (`POD_NAMESPACE`); `None`: the namespace of the pod or of the kubeconfig.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The pod (`POD_NAME` or `HOSTNAME`).
+    pub pod: String,
+    /// How long it stands without a renewal: 3 s to 10 min, in whole seconds.
+    pub duration: Duration,
+}
+
 /// The proxy of Azure traffic. `Debug` leaves out the URL, which may hold a password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxy {
@@ -90,8 +100,7 @@ pub struct Proxy {
     pub no_proxy: Option<String>,
 }
 
-/// An audience that is for registries alone, and that federated credentials made for Azure/msi-acrpull have.
-const DEFAULT_IMPERSONATION_AUDIENCE: &str = "api://AzureCRTokenExchange";
+const TENANT_ID: &str = "AZURE_TENANT_ID";
 
 /// Reads a variable; one that is set to nothing counts as not set.
 struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
@@ -99,133 +108,57 @@ struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
 // === impl Config ===
 
 impl Config {
-    /// Validates `args` with the environment of this process.
-    pub fn from_environment(args: Args) -> Result<Self, ConfigError> {
+    /// Reads the flags and the environment of this process. For `--help`, and for what clap itself refuses, it
+    /// ends the process in clap's words.
+    pub fn read() -> Result<Self, ConfigError> {
+        let args = Args::try_parse()
+            .map_err(|error| ConfigError::of_value(&error).unwrap_or_else(|| error.exit()))?;
         Self::new(args, &|name| std::env::var(name).ok())
     }
 
     /// Validates `args` with the environment that `env` shows.
-    // One field after the other: nothing to hold in mind.
-    #[allow(clippy::too_many_lines)]
-    pub fn new(args: Args, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let Args {
-            allow_controller_identity,
-            clouds,
-            registry_audience,
-            impersonation_audiences,
-            refresh_fraction,
-            token_cache_max_life,
-            resync_interval,
-            watch_secrets,
-            secret_metadata_prefixes,
-            watch_namespaces,
-            selector,
-            watch_timeout,
-            leader_elect,
-            lease_name,
-            lease_duration,
-            admin_listen,
-            metrics_per_object,
-            log_format,
-            log_level,
-        } = args;
+    fn new(args: Args, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let env = Environment(env);
-
-        let allow_controller_identity: Vec<PolicyRule> = list(
-            "allow-controller-identity",
-            allow_controller_identity,
-            PolicyRule::from_str,
-        )?
-        .unwrap_or_default();
-        let controller_identity = if allow_controller_identity.is_empty() {
-            None
-        } else {
-            Some(ControllerIdentity::from_environment(&env)?)
+        let lease = LeaseConfig {
+            namespace: env.get("POD_NAMESPACE"),
+            name: args.lease_name,
+            pod: env
+                .get("POD_NAME")
+                .or_else(|| env.get("HOSTNAME"))
+                .unwrap_or_else(|| "acrcred".to_owned()),
+            duration: args.lease_duration,
         };
-        let audience = single(
-            "registry-audience",
-            registry_audience.as_deref(),
-            value::audience,
-        )?;
+        let allow_controller_identity = without_blanks(args.allow_controller_identity);
+        let is_allowed = !allow_controller_identity.is_empty();
+        let clouds = clouds::enabled(args.clouds, &env)?;
+        let namespaces = narrowing("watch-namespaces", args.watch_namespaces)?;
         Ok(Self {
             allow_controller_identity,
-            controller_identity,
-            default_tenant_id: env.id("AZURE_TENANT_ID")?,
-            clouds: match audience {
-                Some(audience) => clouds::enabled(clouds, &env)?.with_audience(&audience),
-                None => clouds::enabled(clouds, &env)?,
+            controller_identity: is_allowed
+                .then(|| ControllerIdentity::from_environment(&env))
+                .transpose()?,
+            default_tenant_id: env.id(TENANT_ID)?,
+            clouds: match args.registry_audience {
+                Some(audience) => clouds.with_audience(&audience),
+                None => clouds,
             },
             impersonation_audiences: narrowing(
                 "impersonation-audiences",
-                list(
-                    "impersonation-audiences",
-                    impersonation_audiences,
-                    value::impersonation_audience,
-                )?,
-                "name an audience, or leave it out",
-            )?
-            .unwrap_or_else(|| vec![DEFAULT_IMPERSONATION_AUDIENCE.to_owned()]),
-            refresh_fraction: single(
-                "refresh-fraction",
-                refresh_fraction.as_deref(),
-                value::refresh_fraction,
-            )?
-            .unwrap_or(0.5),
-            token_cache_max_life: single(
-                "token-cache-max-life",
-                token_cache_max_life.as_deref(),
-                value::token_cache_max_life,
-            )?
-            .unwrap_or(SignedDuration::from_hours(24)),
-            resync_interval: single(
-                "resync-interval",
-                resync_interval.as_deref(),
-                value::resync_interval,
-            )?
-            .unwrap_or(SignedDuration::from_mins(10)),
-            watch_secrets: list("watch-secrets", watch_secrets, value::object_name)?
-                .unwrap_or_default(),
-            secret_metadata_prefixes: list(
-                "secret-metadata-prefixes",
-                secret_metadata_prefixes,
-                value::metadata_prefix,
-            )?
-            .unwrap_or_default(),
-            watch_namespaces: narrowing(
-                "watch-namespaces",
-                list("watch-namespaces", watch_namespaces, value::namespace)?,
-                "name a namespace, or leave it out to serve all",
-            )?
-            .map(|names| BTreeSet::from_iter(names).into_iter().collect())
-            .unwrap_or_default(),
-            selector: single("selector", selector.as_deref(), value::selector)?.unwrap_or_default(),
-            watch_timeout: single(
-                "watch-timeout",
-                watch_timeout.as_deref(),
-                value::watch_timeout,
-            )?
-            .unwrap_or(value::MAX_WATCH_TIMEOUT),
-            lease: LeaseConfig::new(
-                leader_elect.as_deref(),
-                lease_name.as_deref(),
-                lease_duration.as_deref(),
-                &env,
+                args.impersonation_audiences,
             )?,
-            admin_listen: single(
-                "admin-listen",
-                admin_listen.as_deref(),
-                value::listen_address,
-            )?
-            .unwrap_or((Ipv4Addr::UNSPECIFIED, 8080).into()),
-            metrics_per_object: single(
-                "metrics-per-object",
-                metrics_per_object.as_deref(),
-                value::boolean,
-            )?
-            .unwrap_or(true),
-            log_format: single("log-format", log_format.as_deref(), LogFormat::from_str)?
-                .unwrap_or_default(),
-            log_filter: match single("log-level", log_level.as_deref(), LogFilter::from_str)? {
+            refresh_fraction: args.refresh_fraction,
+            token_cache_max_life: args.token_cache_max_life,
+            resync_interval: args.resync_interval,
+            watch_secrets: without_blanks(args.watch_secrets),
+            secret_metadata_prefixes: without_blanks(args.secret_metadata_prefixes),
+            watch_namespaces: BTreeSet::from_iter(namespaces).into_iter().collect(),
+            selector: args.selector,
+            watch_timeout: args.watch_timeout,
+            lease: args.leader_elect.then_some(lease),
+            admin_listen: args.admin_listen,
+            metrics_per_object: args.metrics_per_object,
+            log_format: args.log_format,
+            log_filter: match args.log_level {
                 Some(filter) => filter,
                 None => env.parse("RUST_LOG")?.unwrap_or_default(),
             },
@@ -236,41 +169,18 @@ impl Config {
     }
 }
 
-/// A flag set to nothing counts as not set, as templates of deployments produce it.
-fn single<T, E: fmt::Display>(
-    flag: &'static str,
-    text: Option<&str>,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<Option<T>, ConfigError> {
-    text.map(str::trim)
-        .filter(|text| !text.is_empty())
-        .map(|text| parse(text).map_err(|error| ConfigError::flag(flag, text, error.to_string())))
-        .transpose()
-}
-
-/// Blank entries are dropped; `None` where the flag was not given at all.
-fn list<T, E: fmt::Display>(
-    flag: &'static str,
-    texts: Option<Vec<String>>,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Option<Vec<T>>, ConfigError> {
-    let Some(texts) = texts else { return Ok(None) };
-    let parsed: Result<Vec<Option<T>>, ConfigError> = texts
-        .into_iter()
-        .map(|text| single(flag, Some(&text), &parse))
-        .collect();
-    Ok(Some(parsed?.into_iter().flatten().collect()))
+fn without_blanks<T>(entries: Vec<Option<T>>) -> Vec<T> {
+    entries.into_iter().flatten().collect()
 }
 
 /// Where nothing means everything, an explicitly empty list is more likely an accident.
-fn narrowing<T>(
-    flag: &'static str,
-    list: Option<Vec<T>>,
-    remedy: &'static str,
-) -> Result<Option<Vec<T>>, ConfigError> {
-    match list {
-        Some(list) if list.is_empty() => Err(ConfigError::Empty { flag, remedy }),
-        list => Ok(list),
+fn narrowing<T>(flag: &'static str, entries: Vec<Option<T>>) -> Result<Vec<T>, ConfigError> {
+    let is_given = !entries.is_empty();
+    let list = without_blanks(entries);
+    if is_given && list.is_empty() {
+        Err(ConfigError::Empty(flag))
+    } else {
+        Ok(list)
     }
 }
 
@@ -278,16 +188,13 @@ fn narrowing<T>(
 
 impl ControllerIdentity {
     fn from_environment(env: &Environment<'_>) -> Result<Self, ConfigError> {
+        use ConfigError::Missing;
+        const CLIENT_ID: &str = "AZURE_CLIENT_ID";
         const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
-        let missing = |variable| ConfigError::Missing { variable };
         let identity = Self {
-            client_id: env
-                .id("AZURE_CLIENT_ID")?
-                .ok_or(missing("AZURE_CLIENT_ID"))?,
-            tenant_id: env
-                .id("AZURE_TENANT_ID")?
-                .ok_or(missing("AZURE_TENANT_ID"))?,
-            token_file: env.get(TOKEN_FILE).ok_or(missing(TOKEN_FILE))?.into(),
+            client_id: env.id(CLIENT_ID)?.ok_or(Missing(CLIENT_ID))?,
+            tenant_id: env.id(TENANT_ID)?.ok_or(Missing(TENANT_ID))?,
+            token_file: env.get(TOKEN_FILE).ok_or(Missing(TOKEN_FILE))?.into(),
         };
         check_readable(&identity.token_file)
             .map_err(|error| ConfigError::TokenFile(error.kind()))?;
@@ -358,7 +265,7 @@ impl Environment<'_> {
         variable: &'static str,
     ) -> Result<Option<T>, ConfigError> {
         self.parse(variable)
-            .map_err(|source| ConfigError::Id { variable, source })
+            .map_err(|source| ConfigError::Id(variable, source))
     }
 }
 

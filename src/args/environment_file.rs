@@ -112,7 +112,8 @@ fn parse(text: &[u8]) -> Result<EnabledCloud, EnvironmentFileError> {
     Ok(EnabledCloud {
         suffix: suffix.parse().map_err(EnvironmentFileError::Suffix)?,
         authority: Authority::custom(authority).map_err(EnvironmentFileError::Authority)?,
-        audience: resource_manager_audience(resource_manager)?,
+        audience: resource_manager_audience(resource_manager)
+            .ok_or(EnvironmentFileError::ResourceManager)?,
     })
 }
 
@@ -121,25 +122,21 @@ fn field<'a>(
     field: &'static str,
     example: &'static str,
 ) -> Result<&'a str, EnvironmentFileError> {
+    let missing = EnvironmentFileError::Missing { field, example };
     match fields.get(field) {
-        None | Some(Value::Null) => Err(EnvironmentFileError::Missing { field, example }),
-        Some(Value::String(text)) => match text.trim() {
-            "" => Err(EnvironmentFileError::Missing { field, example }),
-            text => Ok(text),
-        },
+        None | Some(Value::Null) => Err(missing),
+        Some(Value::String(text)) if text.trim().is_empty() => Err(missing),
+        Some(Value::String(text)) => Ok(text.trim()),
         Some(_) => Err(EnvironmentFileError::NotText { field, example }),
     }
 }
 
 /// The endpoint itself, since nobody can know under which name the cloud has its registries' audience. A
 /// slash at its end would be a second one in the scope.
-fn resource_manager_audience(endpoint: &str) -> Result<Audience, EnvironmentFileError> {
+fn resource_manager_audience(endpoint: &str) -> Option<Audience> {
     let endpoint = endpoint.trim_end_matches('/');
-    if endpoint.starts_with("https://") {
-        value::audience(endpoint).map_err(|_| EnvironmentFileError::ResourceManager)
-    } else {
-        Err(EnvironmentFileError::ResourceManager)
-    }
+    let audience = value::audience(endpoint).ok();
+    audience.filter(|_| endpoint.starts_with("https://"))
 }
 
 #[cfg(test)]

@@ -1,45 +1,36 @@
 //! Why the program does not start, in one sentence that names what to set.
 
-use super::EnvironmentFileError;
+use std::error::Error as _;
+
+use clap::error::ContextKind;
+
+use super::{EnvironmentFileError, twin};
 use crate::credential::{AuthorityError, InvalidId};
 
-/// Indicates that flags and environment do not add up to a configuration.
+/// Indicates that flags and environment do not add up to a configuration. Names the flag or variable.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// A flag's value cannot be used.
     #[error("--{flag} (or {}) cannot be {value:?}: {remedy}", twin(flag))]
     Flag {
         /// Its name, without dashes.
-        flag: &'static str,
+        flag: String,
         /// What was given, cut to a recognisable length.
         value: String,
         /// What to set.
         remedy: String,
     },
     /// A list that narrows was given, and is empty.
-    #[error("--{flag} (or {}) is empty: {remedy}", twin(flag))]
-    Empty {
-        /// Its name, without dashes.
-        flag: &'static str,
-        /// What to set.
-        remedy: &'static str,
-    },
+    #[error("--{0} (or {twin}) is empty: name at least one, or leave it out", twin = twin(.0))]
+    Empty(&'static str),
     /// The controller's own identity is allowed to somebody, but the environment does not tell it.
     #[error(
-        "{variable} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
+        "{0} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
     )]
-    Missing {
-        /// The variable.
-        variable: &'static str,
-    },
+    Missing(&'static str),
     /// A client or tenant id is malformed.
-    #[error("{variable} cannot be used, {source}: set the id that Microsoft Entra shows")]
-    Id {
-        /// The variable.
-        variable: &'static str,
-        /// Why.
-        source: InvalidId,
-    },
+    #[error("{0} cannot be used, {1}: set the id that Microsoft Entra shows")]
+    Id(&'static str, InvalidId),
     /// The authority is none of the known ones.
     #[error("AZURE_AUTHORITY_HOST cannot be used: {0}")]
     Authority(#[from] AuthorityError),
@@ -66,18 +57,19 @@ pub enum ConfigError {
     RustLog(#[from] crate::process::LogFilterError),
 }
 
-/// `--log-level` → `ACRCRED_LOG_LEVEL`.
-fn twin(flag: &str) -> String {
-    format!("ACRCRED_{}", flag.to_ascii_uppercase().replace('-', "_"))
-}
-
 impl ConfigError {
-    pub(super) fn flag(flag: &'static str, value: &str, remedy: impl Into<String>) -> Self {
+    /// Of a value that a parser of ours refuses; `None` for what clap itself has to say.
+    pub(super) fn of_value(error: &clap::Error) -> Option<Self> {
         const RECOGNISABLE: usize = 64;
-        Self::Flag {
-            flag,
-            value: value.chars().take(RECOGNISABLE).collect(),
-            remedy: remedy.into(),
-        }
+        let told = |kind| Some(error.get(kind)?.to_string());
+        // Such as `--clouds <CLOUD>` or `--leader-elect[=<BOOL>]`.
+        let usage = told(ContextKind::InvalidArg)?;
+        let flag = usage.trim_start_matches('-').split([' ', '[']).next()?;
+        let value = told(ContextKind::InvalidValue)?;
+        Some(Self::Flag {
+            flag: flag.to_owned(),
+            value: value.trim().chars().take(RECOGNISABLE).collect(),
+            remedy: error.source()?.to_string(),
+        })
     }
 }

@@ -7,11 +7,22 @@ mod environment_file;
 mod error;
 mod value;
 
-use clap::Parser;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, Parser};
+use jiff::SignedDuration;
 
 pub use config::{Config, ControllerIdentity, LeaseConfig, Proxy};
 pub use environment_file::EnvironmentFileError;
 pub use error::ConfigError;
+use value::{Setting, optional, or_default};
+
+use crate::credential::{Audience, Cloud};
+use crate::plan::PolicyRule;
+use crate::process::{LogFilter, LogFormat};
 
 /// Keeps image pull Secrets for Azure Container Registry alive, without a stored password.
 ///
@@ -22,94 +33,91 @@ pub use error::ConfigError;
     reason = "the comments are the help text, where backticks would show"
 )]
 #[derive(Clone, Debug, Parser)]
-#[command(version, about, after_help = ENVIRONMENT, max_term_width = 110)]
-pub struct Args {
+#[command(version, about, after_help = ENVIRONMENT, max_term_width = 110, mut_args(with_twin))]
+struct Args {
     /// Who may use the controller's own identity: NAMESPACE/SERVER, where * stands for anything but
     /// a slash, such as team-a/contoso.azurecr.io or */*.azurecr.io [default: nobody]
-    #[arg(long, env = "ACRCRED_ALLOW_CONTROLLER_IDENTITY", value_name = "NAMESPACE/SERVER", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
-    allow_controller_identity: Option<Vec<String>>,
+    #[arg(long, value_name = "NAMESPACE/SERVER", value_delimiter = ',', value_parser = optional(PolicyRule::from_str), help_heading = IDENTITIES)]
+    allow_controller_identity: Vec<Option<PolicyRule>>,
 
     /// Clouds whose registries may be sent tokens: AzurePublicCloud, AzureUSGovernmentCloud,
     /// AzureChinaCloud, beside that of AZURE_ENVIRONMENT_FILEPATH [default: none where that is set, else the
     /// cloud of AZURE_AUTHORITY_HOST, else AzurePublicCloud]
-    #[arg(long, env = "ACRCRED_CLOUDS", value_name = "CLOUD", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
-    clouds: Option<Vec<String>>,
+    #[arg(long, value_name = "CLOUD", value_delimiter = ',', value_parser = optional(value::cloud), help_heading = IDENTITIES)]
+    clouds: Vec<Option<Cloud>>,
 
     /// Audience to ask Entra tokens for, in every cloud [default: https://containerregistry.azure.net, and
     /// Resource Manager's in the cloud of AZURE_ENVIRONMENT_FILEPATH]
-    #[arg(long, env = "ACRCRED_REGISTRY_AUDIENCE", value_name = "URL", hide_env = true, help_heading = IDENTITIES)]
-    registry_audience: Option<String>,
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, value_parser = optional(value::audience), help_heading = IDENTITIES)]
+    registry_audience: Setting<Audience>,
 
     /// Audiences that assertions of users' ServiceAccounts may have; the first is the default, a ServiceAccount
     /// picks another with the annotation acrcred.dev/audience. Keep the policy of config/impersonation equal
-    /// [default: api://AzureCRTokenExchange]
-    #[arg(long, env = "ACRCRED_IMPERSONATION_AUDIENCES", value_name = "AUDIENCE", value_delimiter = ',', hide_env = true, help_heading = IDENTITIES)]
-    impersonation_audiences: Option<Vec<String>>,
+    #[arg(long, value_name = "AUDIENCE", default_value = "api://AzureCRTokenExchange", value_delimiter = ',', value_parser = optional(value::impersonation_audience), help_heading = IDENTITIES)]
+    impersonation_audiences: Vec<Option<String>>,
 
-    /// When to replace a credential, as a fraction of its life from 0.1 to 0.9 [default: 0.5]
-    #[arg(long, env = "ACRCRED_REFRESH_FRACTION", value_name = "FRACTION", hide_env = true, help_heading = REFRESH)]
-    refresh_fraction: Option<String>,
+    /// When to replace a credential, as a fraction of its life from 0.1 to 0.9
+    #[arg(long, value_name = "FRACTION", default_value = "0.5", value_parser = or_default(value::refresh_fraction), help_heading = REFRESH)]
+    refresh_fraction: f64,
 
-    /// How long a token of Entra or a registry may serve others from memory; 0 switches that off [default: 24h]
-    #[arg(long, env = "ACRCRED_TOKEN_CACHE_MAX_LIFE", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
-    token_cache_max_life: Option<String>,
+    /// How long a token of Entra or a registry may serve others from memory; 0 switches that off
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = or_default(value::token_cache_max_life), help_heading = REFRESH)]
+    token_cache_max_life: SignedDuration,
 
     /// How often to write or verify each Secret without another reason, which repairs changes; at least 10s
-    /// [default: 10m]
-    #[arg(long, env = "ACRCRED_RESYNC_INTERVAL", value_name = "DURATION", hide_env = true, help_heading = REFRESH)]
-    resync_interval: Option<String>,
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = or_default(value::resync_interval), help_heading = REFRESH)]
+    resync_interval: SignedDuration,
 
     /// Prefixes of the labels and annotations that users may set on their Secrets [default: none]
-    #[arg(long, env = "ACRCRED_SECRET_METADATA_PREFIXES", value_name = "PREFIX", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
-    secret_metadata_prefixes: Option<Vec<String>>,
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',', value_parser = optional(value::metadata_prefix), help_heading = SCOPE)]
+    secret_metadata_prefixes: Vec<Option<String>>,
 
     /// Names of Secrets to watch, so that changes are repaired in seconds instead of at the next resync; needs the
     /// rights of config/watch-secrets for these names [default: none]
-    #[arg(long, env = "ACRCRED_WATCH_SECRETS", value_name = "NAME", value_delimiter = ',', hide_env = true, help_heading = REFRESH)]
-    watch_secrets: Option<Vec<String>>,
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = optional(value::object_name), help_heading = REFRESH)]
+    watch_secrets: Vec<Option<String>>,
 
     /// Namespaces to serve [default: all]
-    #[arg(long, env = "ACRCRED_WATCH_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',', hide_env = true, help_heading = SCOPE)]
-    watch_namespaces: Option<Vec<String>>,
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',', value_parser = optional(value::namespace), help_heading = SCOPE)]
+    watch_namespaces: Vec<Option<String>>,
 
     /// Serve only objects with these labels, such as shard=a,tier!=test [default: all]
-    #[arg(long, env = "ACRCRED_SELECTOR", value_name = "SELECTOR", hide_env = true, help_heading = SCOPE)]
-    selector: Option<String>,
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = or_default(value::selector), help_heading = SCOPE)]
+    selector: String,
 
-    /// When the API server ends each watch, to be started anew; 1s to 200s [default: 200s]
-    #[arg(long, env = "ACRCRED_WATCH_TIMEOUT", value_name = "DURATION", hide_env = true, help_heading = SCOPE)]
-    watch_timeout: Option<String>,
+    /// When the API server ends each watch, to be started anew; 1s to 200s
+    #[arg(long, value_name = "DURATION", default_value = "200s", value_parser = or_default(value::watch_timeout), help_heading = SCOPE)]
+    watch_timeout: Duration,
 
     /// Whether replicas share one lease, whose holder does the work while the others stand by; needs the Role
-    /// for leases of config/rbac [default: false]
-    #[arg(long, env = "ACRCRED_LEADER_ELECT", value_name = "BOOL", hide_env = true, help_heading = REPLICAS, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    leader_elect: Option<String>,
+    /// for leases of config/rbac
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set, value_parser = or_default(value::boolean), help_heading = REPLICAS)]
+    leader_elect: bool,
 
-    /// Name of the lease; installations or shards in one namespace need a name each [default: acrcred]
-    #[arg(long, env = "ACRCRED_LEASE_NAME", value_name = "NAME", hide_env = true, help_heading = REPLICAS)]
-    lease_name: Option<String>,
+    /// Name of the lease; installations or shards in one namespace need a name each
+    #[arg(long, value_name = "NAME", default_value = "acrcred", value_parser = or_default(value::object_name), help_heading = REPLICAS)]
+    lease_name: String,
 
     /// How long after its holder fell silent the lease goes to another, in whole seconds, 3s to 10m
-    /// [default: 15s]
-    #[arg(long, env = "ACRCRED_LEASE_DURATION", value_name = "DURATION", hide_env = true, help_heading = REPLICAS)]
-    lease_duration: Option<String>,
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = or_default(value::lease_duration), help_heading = REPLICAS)]
+    lease_duration: Duration,
 
-    /// Where to serve /livez, /readyz and /metrics [default: 0.0.0.0:8080]
-    #[arg(long, env = "ACRCRED_ADMIN_LISTEN", value_name = "ADDRESS:PORT", hide_env = true, help_heading = OBSERVATION)]
-    admin_listen: Option<String>,
+    /// Where to serve /livez, /readyz and /metrics
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080", value_parser = or_default(value::listen_address), help_heading = OBSERVATION)]
+    admin_listen: SocketAddr,
 
-    /// Whether there is a metric for each object: true or false [default: true]
-    #[arg(long, env = "ACRCRED_METRICS_PER_OBJECT", value_name = "BOOL", hide_env = true, help_heading = OBSERVATION, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    metrics_per_object: Option<String>,
+    /// Whether there is a metric for each object: true or false
+    #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set, value_parser = or_default(value::boolean), help_heading = OBSERVATION)]
+    metrics_per_object: bool,
 
-    /// How log lines look: text or json [default: json]
-    #[arg(long, env = "ACRCRED_LOG_FORMAT", value_name = "FORMAT", hide_env = true, help_heading = OBSERVATION)]
-    log_format: Option<String>,
+    /// How log lines look: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = or_default(value::log_format), help_heading = OBSERVATION)]
+    log_format: LogFormat,
 
     /// What acrcred logs: off, error, warn, info, debug or trace, also for a part of it, such as
     /// info,acrcred::azure=debug [default: RUST_LOG, else info]
-    #[arg(long, env = "ACRCRED_LOG_LEVEL", value_name = "LEVEL", hide_env = true, help_heading = OBSERVATION)]
-    log_level: Option<String>,
+    #[arg(long, value_name = "LEVEL", default_value = "", hide_default_value = true, value_parser = optional(LogFilter::from_str), help_heading = OBSERVATION)]
+    log_level: Setting<LogFilter>,
 }
 
 const IDENTITIES: &str = "Who may get credentials, and from where";
@@ -135,3 +143,14 @@ Environment:
   POD_NAME, POD_NAMESPACE     who holds the lease, and where it is, if not as HOSTNAME and the pod's
                               ServiceAccount or the kubeconfig say
   RUST_LOG                    same as --log-level, which wins";
+
+/// `--log-level` → `ACRCRED_LOG_LEVEL`.
+fn twin(flag: &str) -> String {
+    format!("ACRCRED_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// The help says it once for all flags.
+fn with_twin(flag: Arg) -> Arg {
+    let twin = twin(flag.get_long().unwrap_or_default());
+    flag.env(OsString::from(twin)).hide_env(true)
+}

@@ -1,21 +1,88 @@
 //! Values of single flags: from what an operator types to what the program uses.
 
+use std::error::Error;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use clap::builder::{StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
 use jiff::SignedDuration;
 
-use crate::credential::Audience;
 use crate::credential::names::{is_label, is_subdomain};
-use crate::process::MAX_LEASE_DURATION;
+use crate::credential::{Audience, Cloud};
+use crate::process::{LogFormat, MAX_LEASE_DURATION};
+
+/// What a text says; `None` where it is blank. By this name, clap takes it for a value like any other.
+pub(super) type Setting<T> = Option<T>;
+
+/// A parser of a single value. Set to nothing counts as not set, as templates of deployments produce it: then
+/// the value is the flag's default.
+pub(super) fn or_default<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> impl TypedValueParser<Value = T> {
+    OrDefault.try_map(move |text| parse(&text))
+}
+
+/// A parser of a value that has no default, or of an entry of a list, where blank ones are dropped.
+pub(super) fn optional<T: Clone + Send + Sync + 'static, E>(
+    parse: fn(&str) -> Result<T, E>,
+) -> impl TypedValueParser<Value = Setting<T>>
+where
+    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+{
+    StringValueParser::new().try_map(move |text| match text.trim() {
+        "" => Ok(None),
+        text => parse(text).map(Some),
+    })
+}
+
+/// A flag's text without blanks around it, or its default where nothing is left.
+#[derive(Clone)]
+struct OrDefault;
+
+impl TypedValueParser for OrDefault {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        flag: Option<&Arg>,
+        text: &OsStr,
+    ) -> Result<String, clap::Error> {
+        let default = flag.and_then(|flag| flag.get_default_values().first());
+        let text = StringValueParser::new().parse_ref(command, flag, text)?;
+        Ok(match (text.trim(), default) {
+            ("", Some(default)) => default.to_string_lossy().into_owned(),
+            (text, _) => text.to_owned(),
+        })
+    }
+}
 
 /// A duration with units, or `0`; never negative.
-pub(super) fn duration(text: &str) -> Option<SignedDuration> {
+fn duration(text: &str) -> Option<SignedDuration> {
     if text == "0" {
         return Some(SignedDuration::ZERO);
     }
     let duration: SignedDuration = text.parse().ok()?;
     (!duration.is_negative()).then_some(duration)
+}
+
+/// Whole seconds, as the API server takes and states them.
+fn whole_seconds(text: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+    let duration = Duration::try_from(duration(text)?).ok()?;
+    (duration.subsec_nanos() == 0 && range.contains(&duration)).then_some(duration)
+}
+
+/// Whether `text` has only ASCII letters, digits and `others`.
+fn is_plain(text: &str, others: &[u8]) -> bool {
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
+}
+
+fn begins_alphanumeric(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 pub(super) fn refresh_fraction(text: &str) -> Result<f64, &'static str> {
@@ -36,66 +103,40 @@ pub(super) fn resync_interval(text: &str) -> Result<SignedDuration, &'static str
 }
 
 /// Longer, and load balancers on the way may drop the silent connection (240 s at Azure's).
-pub(super) const MAX_WATCH_TIMEOUT: Duration = Duration::from_secs(200);
+const MAX_WATCH_TIMEOUT: Duration = Duration::from_secs(200);
 
-/// Whole seconds, as the API server takes them.
 pub(super) fn watch_timeout(text: &str) -> Result<Duration, &'static str> {
-    duration(text)
-        .and_then(|timeout| Duration::try_from(timeout).ok())
-        .filter(|timeout| timeout.subsec_nanos() == 0)
-        .filter(|timeout| (Duration::from_secs(1)..=MAX_WATCH_TIMEOUT).contains(timeout))
+    whole_seconds(text, Duration::from_secs(1)..=MAX_WATCH_TIMEOUT)
         .ok_or("set a duration in whole seconds from 1s to 200s")
 }
 
-/// Whole seconds, as a Lease states them. With less, a slow answer would cost it.
+/// With less, a slow answer would cost the lease.
 pub(super) fn lease_duration(text: &str) -> Result<Duration, &'static str> {
-    duration(text)
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| duration.subsec_nanos() == 0)
-        .filter(|duration| (Duration::from_secs(3)..=MAX_LEASE_DURATION).contains(duration))
+    whole_seconds(text, Duration::from_secs(3)..=MAX_LEASE_DURATION)
         .ok_or("set a duration in whole seconds from 3s to 10m")
 }
 
 /// A DNS subdomain (RFC 1123), as names of most objects are.
 pub(super) fn object_name(text: &str) -> Result<String, &'static str> {
-    if is_subdomain(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("set a name of lower-case letters, digits, dashes and dots")
-    }
+    let name = is_subdomain(text).then(|| text.to_owned());
+    name.ok_or("set a name of lower-case letters, digits, dashes and dots")
 }
 
 pub(super) fn audience(text: &str) -> Result<Audience, &'static str> {
     let name = ["https://", "api://"]
         .iter()
         .find_map(|scheme| text.strip_prefix(scheme));
-    let is_plain = |name: &str| {
-        name.bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._/:".contains(&b))
-    };
-    if name.is_some_and(is_plain) {
-        Ok(Audience::new(text))
-    } else {
-        Err(
-            "set the URI of an application, such as https://containerregistry.azure.net or api://NAME",
-        )
-    }
+    name.filter(|name| begins_alphanumeric(name) && is_plain(name, b"-._/:"))
+        .map(|_| Audience::new(text))
+        .ok_or("set the URI of an application, such as https://containerregistry.azure.net or api://NAME")
 }
 
 /// The audience of an assertion. One that an API server accepts would make of each assertion a key to the
 /// cluster, so what looks like one is refused.
 pub(super) fn impersonation_audience(text: &str) -> Result<String, &'static str> {
     const LONGEST: usize = 600;
-    let is_plain = text.len() <= LONGEST
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._~/:".contains(&b));
     let host = text.strip_prefix("https://").unwrap_or(text);
-    if !is_plain {
+    if text.len() > LONGEST || !is_plain(text, b"-._~/:") {
         Err("set the audience of federated credentials, such as api://AzureCRTokenExchange")
     } else if host.starts_with("kubernetes") || host == "api" {
         Err(
@@ -111,14 +152,9 @@ pub(super) fn metadata_prefix(text: &str) -> Result<String, &'static str> {
     const OWN: &str = "acrcred.dev/";
     const LONGEST_KEY: usize = 253 + 1 + 63;
     let is_key = text.len() <= LONGEST_KEY
-        && text.bytes().filter(|b| *b == b'/').count() <= 1
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b));
+        && text.matches('/').count() <= 1
+        && begins_alphanumeric(text)
+        && is_plain(text, b"-._/");
     if !is_key {
         Err("set the beginning of a label or annotation key, such as team.example.com/")
     } else if OWN.starts_with(text) || text.starts_with(OWN) {
@@ -130,28 +166,28 @@ pub(super) fn metadata_prefix(text: &str) -> Result<String, &'static str> {
 
 /// A namespace: a DNS label (RFC 1123).
 pub(super) fn namespace(text: &str) -> Result<String, &'static str> {
-    if is_label(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("set the names of namespaces, without patterns")
-    }
+    let name = is_label(text).then(|| text.to_owned());
+    name.ok_or("set the names of namespaces, without patterns")
 }
 
 /// A label selector. Only its characters are checked: the API server knows the grammar.
 pub(super) fn selector(text: &str) -> Result<String, &'static str> {
-    let is_plain = text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._/=!,() ".contains(&b));
-    if is_plain {
-        Ok(text.to_owned())
-    } else {
-        Err("set a label selector as kubectl takes it, such as shard=a,tier!=test")
-    }
+    let selector = is_plain(text, b"-._/=!,() ").then(|| text.to_owned());
+    selector.ok_or("set a label selector as kubectl takes it, such as shard=a,tier!=test")
+}
+
+pub(super) fn cloud(text: &str) -> Result<Cloud, &'static str> {
+    text.parse()
+        .map_err(|_| "set AzurePublicCloud, AzureUSGovernmentCloud or AzureChinaCloud")
 }
 
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "set ADDRESS:PORT, such as 0.0.0.0:8080 or [::]:8080")
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, &'static str> {
+    text.parse().map_err(|_| "set text or json")
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {

@@ -253,9 +253,9 @@ impl Minter {
         let result = call.await;
         let outcome = match &result {
             Ok(_) => "success",
-            Err(error) => error.cause.name(),
+            Err(error) => error.cause.into(),
         };
-        self.metrics.minted(hop.name(), outcome, started.elapsed());
+        self.metrics.minted(hop.into(), outcome, started.elapsed());
         result
     }
 }

@@ -137,7 +137,7 @@ impl Transport {
         }
         let error = refused(status, &body, retry_after(response.headers()));
         tracing::warn!(
-            hop = hop.name(),
+            %hop,
             upstream,
             status,
             aadsts = error.code,

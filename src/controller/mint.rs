@@ -61,7 +61,7 @@ impl Controller {
             if let Some(result) = &result {
                 controller.metrics.refreshed(match result {
                     Ok(_) => "success",
-                    Err(error) => error.cause.name(),
+                    Err(error) => error.cause.into(),
                 });
             }
             let (uid, now) = (object.metadata.uid.as_deref(), controller.clock.now());

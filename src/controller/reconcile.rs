@@ -86,7 +86,7 @@ impl Controller {
             }
             if let Some(standing) = step.standing {
                 let standing = process::Standing {
-                    state: standing.state.name(),
+                    state: standing.state.into(),
                     is_ready: standing.state.is_ready(),
                     expires_at: standing.expires_at,
                     refresh_at: standing.refresh_at,

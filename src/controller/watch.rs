@@ -90,7 +90,9 @@ impl Controller {
                 None
             }
             Change::Listed => {
-                ready.take().map(ReadinessHandle::ready);
+                if let Some(ready) = ready.take() {
+                    ready.ready();
+                }
                 None
             }
         };

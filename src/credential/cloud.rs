@@ -1,12 +1,24 @@
 //! The Azure clouds: which authority signs in, which suffix its registries have.
 
-use std::fmt;
-use std::str::FromStr;
+use strum::IntoEnumIterator as _;
 
 use super::names::is_domain;
 
-/// An Azure cloud, named as `az cloud list` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// An Azure cloud, named as `az cloud list` names it; in the order in which help texts list them.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::Display,
+    strum::EnumIter,
+    strum::EnumString,
+)]
+#[strum(ascii_case_insensitive)]
 pub enum Cloud {
     /// Global Azure.
     AzurePublicCloud,
@@ -19,11 +31,6 @@ pub enum Cloud {
 /// The origin of a Microsoft Entra authority: `https://HOST`, without port, path or trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Authority(String);
-
-/// Indicates that a name is none of the clouds that acrcred knows.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not a cloud; use AzurePublicCloud, AzureUSGovernmentCloud or AzureChinaCloud")]
-pub struct UnknownCloud(String);
 
 /// Indicates that a URL is not the authority of a known cloud.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -48,22 +55,6 @@ pub enum CustomAuthorityError {
 // === impl Cloud ===
 
 impl Cloud {
-    /// Every cloud, in the order in which help texts list them.
-    pub const ALL: [Self; 3] = [
-        Self::AzurePublicCloud,
-        Self::AzureUSGovernmentCloud,
-        Self::AzureChinaCloud,
-    ];
-
-    /// The name that flags and messages use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AzurePublicCloud => "AzurePublicCloud",
-            Self::AzureUSGovernmentCloud => "AzureUSGovernmentCloud",
-            Self::AzureChinaCloud => "AzureChinaCloud",
-        }
-    }
-
     /// The suffix of its registries' login servers, without a leading dot.
     pub fn registry_suffix(self) -> &'static str {
         match self {
@@ -73,41 +64,25 @@ impl Cloud {
         }
     }
 
-    /// Where its identities sign in unless the operator names another host of the same cloud.
-    pub fn default_authority(self) -> Authority {
-        Authority(format!("https://{}", self.authority_hosts().0))
-    }
-
-    /// The default host, and aliases that Microsoft documents or its SDKs know.
-    fn authority_hosts(self) -> (&'static str, &'static [&'static str]) {
+    /// Hosts of its authority; the first is the default, the others are aliases that Microsoft documents or
+    /// its SDKs know.
+    fn authority_hosts(self) -> &'static [&'static str] {
         match self {
-            Self::AzurePublicCloud => (
+            Self::AzurePublicCloud => &[
                 "login.microsoftonline.com",
-                &["login.windows.net", "login.microsoft.com"],
-            ),
-            Self::AzureUSGovernmentCloud => ("login.microsoftonline.us", &[]),
-            Self::AzureChinaCloud => (
-                "login.chinacloudapi.cn",
-                &["login.partner.microsoftonline.cn"],
-            ),
+                "login.windows.net",
+                "login.microsoft.com",
+            ],
+            Self::AzureUSGovernmentCloud => &["login.microsoftonline.us"],
+            Self::AzureChinaCloud => {
+                &["login.chinacloudapi.cn", "login.partner.microsoftonline.cn"]
+            }
         }
     }
-}
 
-impl fmt::Display for Cloud {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Cloud {
-    type Err = UnknownCloud;
-
-    fn from_str(name: &str) -> Result<Self, UnknownCloud> {
-        Self::ALL
-            .into_iter()
-            .find(|cloud| cloud.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| UnknownCloud(name.to_owned()))
+    /// Where its identities sign in unless the operator names another host of the same cloud.
+    pub fn default_authority(self) -> Authority {
+        Authority(format!("https://{}", self.authority_hosts()[0]))
     }
 }
 
@@ -117,14 +92,11 @@ impl Authority {
     /// Reads `AZURE_AUTHORITY_HOST` (`https://login.microsoftonline.com/`, with or without the slash)
     /// and tells which cloud it belongs to.
     pub fn parse(url: &str) -> Result<(Cloud, Self), AuthorityError> {
-        let origin = url.strip_suffix('/').unwrap_or(url);
-        let cloud = Cloud::ALL.into_iter().find(|cloud| {
-            let (default, aliases) = cloud.authority_hosts();
-            let host = origin.strip_prefix("https://");
-            host.is_some_and(|host| host == default || aliases.contains(&host))
-        });
-        cloud
-            .map(|cloud| (cloud, Self(origin.to_owned())))
+        let host = url.strip_prefix("https://").unwrap_or_default();
+        let host = host.strip_suffix('/').unwrap_or(host);
+        Cloud::iter()
+            .find(|cloud| cloud.authority_hosts().contains(&host))
+            .map(|cloud| (cloud, Self(format!("https://{host}"))))
             .ok_or_else(|| AuthorityError(url.to_owned()))
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use strum::IntoEnumIterator as _;
+
 use super::enabled_cloud::{EnabledCloud, name_under};
 use super::login_server::is_registry_name;
 use super::names::is_subdomain;
@@ -50,7 +52,7 @@ impl Clouds {
         if let Some(suffix) = enabled.find(|suffix| suffix.name_of(host).is_some()) {
             return LoginServerError::NotALoginServer(suffix.clone());
         }
-        let known = Cloud::ALL.into_iter().find(|cloud| {
+        let known = Cloud::iter().find(|cloud| {
             let name = name_under(cloud.registry_suffix(), host);
             name.is_some_and(is_registry_name)
         });

@@ -64,11 +64,9 @@ impl FromStr for RegistrySuffix {
     /// With or without the leading dot with which `az cloud show` prints it.
     fn from_str(text: &str) -> Result<Self, RegistrySuffixError> {
         let suffix = text.strip_prefix('.').unwrap_or(text);
-        if is_domain(suffix) {
-            Ok(Self(suffix.to_owned()))
-        } else {
-            Err(RegistrySuffixError)
-        }
+        is_domain(suffix)
+            .then(|| Self(suffix.to_owned()))
+            .ok_or(RegistrySuffixError)
     }
 }
 

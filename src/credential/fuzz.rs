@@ -7,6 +7,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::TestRunner;
+use strum::IntoEnumIterator as _;
 
 use super::*;
 use crate::fuzzing::{config, json, jwt, text, time};
@@ -25,7 +26,7 @@ fn clouds() -> Clouds {
         authority: Authority::custom("https://login.cloud.private/").unwrap(),
         audience: Audience::default(),
     };
-    let built_in = Cloud::ALL.into_iter().map(EnabledCloud::from);
+    let built_in = Cloud::iter().map(EnabledCloud::from);
     built_in.chain([custom]).collect()
 }
 

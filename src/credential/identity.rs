@@ -66,7 +66,10 @@ pub struct Identity {
 }
 
 /// Whose identity a credential is issued to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::EnumString,
+)]
+#[strum(serialize_all = "lowercase")]
 pub enum Principal {
     /// acrcred's own (the controller identity).
     Controller,
@@ -122,11 +125,9 @@ impl FromStr for ClientId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if is_guid(text) {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err(InvalidId::Client(shortened(text)))
-        }
+        is_guid(text)
+            .then(|| Self(text.to_ascii_lowercase()))
+            .ok_or_else(|| InvalidId::Client(shortened(text)))
     }
 }
 
@@ -143,11 +144,9 @@ impl FromStr for TenantId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if is_guid(text) || is_tenant_domain(text) {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err(InvalidId::Tenant(shortened(text)))
-        }
+        (is_guid(text) || is_tenant_domain(text))
+            .then(|| Self(text.to_ascii_lowercase()))
+            .ok_or_else(|| InvalidId::Tenant(shortened(text)))
     }
 }
 
@@ -178,17 +177,6 @@ impl AssertionClaims {
                 audience: text(audience)?,
             },
         })
-    }
-}
-
-// === impl Principal ===
-
-impl Principal {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Controller => "controller",
-            Self::ServiceAccount => "serviceaccount",
-        }
     }
 }
 

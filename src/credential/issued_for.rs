@@ -80,9 +80,7 @@ impl IssuedFor {
         let [principal, identity, scope] = text.split(':').collect::<Vec<_>>()[..] else {
             return None;
         };
-        let principal = [Principal::Controller, Principal::ServiceAccount]
-            .into_iter()
-            .find(|known| known.as_str() == principal)?;
+        let principal = principal.parse().ok()?;
         let is_hash = |text: &str| {
             text.len() == HALF && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
@@ -110,13 +108,7 @@ impl IssuedFor {
 
 impl fmt::Display for IssuedFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}",
-            self.principal.as_str(),
-            self.identity,
-            self.scope
-        )
+        write!(f, "{}:{}:{}", self.principal, self.identity, self.scope)
     }
 }
 

@@ -85,11 +85,13 @@ pub(super) fn is_registry_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator as _;
+
     use super::super::Clouds;
     use super::*;
 
     fn clouds() -> Clouds {
-        Cloud::ALL.into_iter().map(EnabledCloud::from).collect()
+        Cloud::iter().map(EnabledCloud::from).collect()
     }
 
     #[test]

@@ -4,8 +4,10 @@ use jiff::SignedDuration;
 
 /// No `Retry-After` holds us back longer.
 pub const RETRY_AFTER_CAP: SignedDuration = SignedDuration::from_mins(15);
-/// The step that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+
+/// The step that failed. Its name is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Hop {
     /// Getting the assertion.
     Assertion,
@@ -17,8 +19,9 @@ pub enum Hop {
     Token,
 }
 
-/// What went wrong, as far as somebody could act on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What went wrong, as far as somebody could act on it. Its name is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// The assertion file cannot be read or holds no `ServiceAccount` token.
     NoAssertion,
@@ -41,6 +44,7 @@ pub enum Cause {
     /// The `ServiceAccount` wants an audience that the operator does not allow.
     AudienceNotAllowed,
     /// Entra found no federated credential that matches; the code says which part does not.
+    #[strum(serialize = "federation_mismatch")]
     Federation,
     /// Client or tenant is unknown, disabled, or in another cloud.
     UnknownIdentity,
@@ -51,6 +55,7 @@ pub enum Cause {
     /// Entra does not know the audience in this tenant.
     UnknownAudience,
     /// Entra refused for another reason.
+    #[strum(serialize = "refused")]
     EntraRefused,
     /// The registry refused the identity.
     RegistryRefused,
@@ -74,19 +79,20 @@ pub enum Cause {
     ExpiredOnArrival,
 }
 
-/// How a failure is retried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a failure is retried, in the order of the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
 pub enum Class {
-    /// Somebody must change something: retried slowly, since no event tells when.
-    Terminal,
-    /// Possibly a change that has not spread yet: retried quickly for 15 minutes, then as terminal.
-    Propagation,
     /// Passing trouble: exponential.
     Retryable,
     /// Passing trouble that has no business lasting: as retryable for an hour, then as terminal.
     Escalating,
+    /// Possibly a change that has not spread yet: retried quickly for 15 minutes, then as terminal.
+    Propagation,
     /// Somebody must change something in the cluster, where looking again is cheap: exponential.
     Awaited,
+    /// Somebody must change something: retried slowly, since no event tells when.
+    Terminal,
 }
 
 /// Some of at most 64 [`Repositories`](super::Repositories), by their place among them: it can name nothing that was not asked for.
@@ -112,55 +118,9 @@ pub struct MintError {
 
 impl std::error::Error for MintError {}
 
-// === impl Hop ===
-
-impl Hop {
-    /// Its name as a metric label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Assertion => "assertion",
-            Self::Entra => "entra",
-            Self::Exchange => "exchange",
-            Self::Token => "token",
-        }
-    }
-}
-
 // === impl Cause ===
 
 impl Cause {
-    /// Its name as a metric label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoAssertion => "no_assertion",
-            Self::NoServiceAccount => "no_service_account",
-            Self::ImpersonationForbidden => "impersonation_forbidden",
-            Self::ApiServer => "api_server",
-            Self::ServiceAccountChanged => "service_account_changed",
-            Self::NoClientId => "no_client_id",
-            Self::InvalidClientId => "invalid_client_id",
-            Self::NoTenantId => "no_tenant_id",
-            Self::InvalidTenantId => "invalid_tenant_id",
-            Self::AudienceNotAllowed => "audience_not_allowed",
-            Self::Federation => "federation_mismatch",
-            Self::UnknownIdentity => "unknown_identity",
-            Self::AssertionRefused => "assertion_refused",
-            Self::SignatureRefused => "signature_refused",
-            Self::UnknownAudience => "unknown_audience",
-            Self::EntraRefused => "refused",
-            Self::RegistryRefused => "registry_refused",
-            Self::ArmTokenRefused => "arm_token_refused",
-            Self::RegistryForbidden => "registry_forbidden",
-            Self::RequestRefused => "request_refused",
-            Self::InsufficientScope => "insufficient_scope",
-            Self::ExcessiveScope => "excessive_scope",
-            Self::Throttled => "throttled",
-            Self::Unavailable => "unavailable",
-            Self::Malformed => "malformed",
-            Self::ExpiredOnArrival => "expired_on_arrival",
-        }
-    }
-
     /// Whether it says that the object's identity is gone or unusable, so that it is entitled to nothing.
     pub fn ends_entitlement(self) -> bool {
         matches!(
@@ -172,30 +132,6 @@ impl Cause {
                 | Self::InvalidTenantId
                 | Self::AudienceNotAllowed
         )
-    }
-}
-
-// === impl Class ===
-
-impl Class {
-    /// Every class, in the order of the documentation.
-    pub const ALL: [Self; 5] = [
-        Self::Retryable,
-        Self::Escalating,
-        Self::Propagation,
-        Self::Awaited,
-        Self::Terminal,
-    ];
-
-    /// Its name in the documentation.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Terminal => "terminal",
-            Self::Propagation => "propagation",
-            Self::Retryable => "retryable",
-            Self::Escalating => "escalating",
-            Self::Awaited => "awaited",
-        }
     }
 }
 

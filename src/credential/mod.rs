@@ -18,7 +18,7 @@ mod scope;
 mod token;
 
 pub use catalogue::{Failure, When, Who, catalogue};
-pub use cloud::{Authority, AuthorityError, Cloud, CustomAuthorityError, UnknownCloud};
+pub use cloud::{Authority, AuthorityError, Cloud, CustomAuthorityError};
 pub use clouds::Clouds;
 pub use docker_config::DockerConfig;
 pub use enabled_cloud::{EnabledCloud, RegistrySuffix, RegistrySuffixError};

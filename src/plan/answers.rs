@@ -146,7 +146,7 @@ impl Facts {
     ) {
         let before = self.secret.failure.take();
         let before = before.or(self.secret.last_failure.take());
-        let before = before.map(|failure| failure.backoff);
+        let before = before.as_ref().map(|failure| &failure.backoff);
         self.secret.failure = Some(SecretFailure {
             backoff: self.backoff(before, delay, floor, "secret", now),
             problem,

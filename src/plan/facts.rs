@@ -265,13 +265,14 @@ impl Facts {
     /// The status could not be written.
     pub fn status_failed(&mut self, floor: SignedDuration, now: Timestamp) {
         let before = self.status_failure.take();
-        self.status_failure = Some(self.backoff(before, Backoff::retryable, floor, "status", now));
+        self.status_failure =
+            Some(self.backoff(before.as_ref(), Backoff::retryable, floor, "status", now));
     }
 
     /// The backoff of a call to the API server that failed, after `before`.
     pub(super) fn backoff(
         &self,
-        before: Option<Backoff>,
+        before: Option<&Backoff>,
         delay: impl FnOnce(u32) -> SignedDuration,
         floor: SignedDuration,
         purpose: &str,
@@ -279,7 +280,7 @@ impl Facts {
     ) -> Backoff {
         let seed = format!("{}/{purpose}", self.uid());
         let revision = self.revision(None);
-        Backoff::after(before.as_ref(), revision, delay, floor, &seed, now)
+        Backoff::after(before, revision, delay, floor, &seed, now)
     }
 
     /// Replaces what was known of the Secret by what the status says of it.

@@ -151,7 +151,7 @@ impl Facts {
     pub fn account_read(&mut self, name: &str, state: Option<ServiceAccountState>, now: Timestamp) {
         let known = self.account.take().filter(|account| account.name == name);
         let mut account = known.unwrap_or_default();
-        account.name = name.to_owned();
+        name.clone_into(&mut account.name);
         let before = account.failure.take();
         // No answer: what was known is as good as before.
         let has_answer = state.is_some();
@@ -162,7 +162,7 @@ impl Facts {
         self.account = Some(account);
         if !has_answer || identity(self).is_err() {
             let none = SignedDuration::ZERO;
-            let failure = self.backoff(before, Backoff::retryable, none, name, now);
+            let failure = self.backoff(before.as_ref(), Backoff::retryable, none, name, now);
             self.account
                 .iter_mut()
                 .for_each(|account| account.failure = Some(failure.clone()));

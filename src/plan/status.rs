@@ -38,8 +38,9 @@ pub struct Standing {
     pub refresh_at: Option<Timestamp>,
 }
 
-/// The state that an object counts under in the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The state that an object counts under in the metrics, where its name is a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Every registry has a live credential.
     Ready,
@@ -54,16 +55,6 @@ pub enum State {
 // === impl State ===
 
 impl State {
-    /// Its name as a metric label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Failing => "failing",
-            Self::NotReady => "not_ready",
-            Self::Suspended => "suspended",
-        }
-    }
-
     /// Whether what the object asks for works; `None` while it is suspended.
     pub fn is_ready(self) -> Option<bool> {
         match self {

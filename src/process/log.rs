@@ -21,23 +21,18 @@ use tracing_subscriber::prelude::*;
 use super::one_line::OneLine;
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
-    #[default]
     Json,
 }
 
 /// Which of this crate's events are logged: `info`, or `info,acrcred::azure=debug`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogFilter(Targets);
-
-/// Indicates that a text is no log format.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("use text or json")]
-pub struct UnknownLogFormat;
 
 /// Indicates that a text is no log filter.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -129,20 +124,6 @@ fn is_own(target: &str) -> bool {
     target
         .strip_prefix(OWN)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
-// === impl LogFormat ===
-
-impl FromStr for LogFormat {
-    type Err = UnknownLogFormat;
-
-    fn from_str(text: &str) -> Result<Self, UnknownLogFormat> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(UnknownLogFormat),
-        }
-    }
 }
 
 #[cfg(test)]

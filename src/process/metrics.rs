@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use strum::IntoEnumIterator as _;
 
 use scraped::Scraped;
 use usage::Usage;
@@ -47,7 +48,8 @@ pub struct Backlog {
 }
 
 /// How a reconcile ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum ReconcileResult {
     /// It did what was to be done.
     Success,
@@ -128,7 +130,7 @@ impl Metrics {
         }));
         // A counter that appears only with its first failure shows that failure to nobody: `rate()`
         // needs a value before it.
-        for result in ReconcileResult::ALL {
+        for result in ReconcileResult::iter() {
             metrics.0.reconciles.get_or_create_owned(&result.label());
         }
         metrics
@@ -231,15 +233,8 @@ fn count<const N: usize>(family: &Family<Labels<N>, Counter>, labels: Labels<N>)
 // === impl ReconcileResult ===
 
 impl ReconcileResult {
-    const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Panic];
-
     fn label(self) -> Labels<1> {
-        let result = match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Panic => "panic",
-        };
-        [("result", result)]
+        [("result", self.into())]
     }
 }
 

@@ -12,6 +12,6 @@ mod shutdown;
 pub use admin::{Admin, Readiness, ReadinessHandle};
 pub use clock::Clock;
 pub use election::{Election, LeaseRecord, MAX_LEASE_DURATION, Step};
-pub use log::{LogFilter, LogFilterError, LogFormat, UnknownLogFormat, init};
+pub use log::{LogFilter, LogFilterError, LogFormat, init};
 pub use metrics::{Backlog, Metrics, ReconcileResult, Standing};
 pub use shutdown::signal;

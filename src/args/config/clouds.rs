@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::str::FromStr as _;
 
-use super::{ConfigError, Environment, list, narrowing};
+use super::{ConfigError, Environment, narrowing};
 use crate::args::environment_file;
 use crate::credential::{Authority, Cloud, Clouds, EnabledCloud};
 
 /// The cloud of the environment file comes first: under its suffix it counts, whatever else is enabled.
 pub(super) fn enabled(
-    names: Option<Vec<String>>,
+    listed: Vec<Option<Cloud>>,
     env: &Environment<'_>,
 ) -> Result<Clouds, ConfigError> {
     let custom = env
@@ -18,16 +17,13 @@ pub(super) fn enabled(
         .map(|path| environment_file::read(Path::new(&path)))
         .transpose()?;
     let override_of = authority_override(env, custom.as_ref())?;
-    let listed = narrowing(
-        "clouds",
-        list("clouds", names, Cloud::from_str)?,
-        "name a cloud such as AzurePublicCloud, or leave it out",
-    )?;
-    let built_in = listed.unwrap_or_else(|| match (&custom, &override_of) {
+    let listed = narrowing("clouds", listed)?;
+    let built_in = match (&custom, &override_of) {
+        _ if !listed.is_empty() => listed,
         (Some(_), _) => Vec::new(),
         (None, Some((cloud, _))) => vec![*cloud],
         (None, None) => vec![Cloud::AzurePublicCloud],
-    });
+    };
     let built_in = BTreeSet::from_iter(built_in).into_iter().map(|cloud| {
         let authority = match &override_of {
             Some((of, authority)) if *of == cloud => authority.clone(),

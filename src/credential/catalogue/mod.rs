@@ -44,22 +44,29 @@ pub enum When {
     Other(&'static str),
 }
 
-/// Who must act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who must act, as a message and the documentation name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 pub enum Who {
     /// Nobody: it passes.
+    #[strum(serialize = "nobody")]
     Nobody,
     /// Whoever wrote the object.
+    #[strum(serialize = "the object's author")]
     Author,
     /// Whoever runs acrcred.
+    #[strum(serialize = "the operator of acrcred")]
     Operator,
     /// Whoever runs the cluster.
+    #[strum(serialize = "the cluster's administrator")]
     Cluster,
     /// Whoever owns the managed identity or application.
+    #[strum(serialize = "the identity's owner")]
     Identity,
     /// Whoever administers the Entra tenant.
+    #[strum(serialize = "the tenant's administrator")]
     Tenant,
     /// Whoever owns the registry.
+    #[strum(serialize = "the registry's owner")]
     Registry,
 }
 
@@ -78,23 +85,6 @@ const fn row(
         meaning,
         who,
         remedy,
-    }
-}
-
-// === impl Who ===
-
-impl Who {
-    /// As a message and the documentation name them.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Nobody => "nobody",
-            Self::Author => "the object's author",
-            Self::Operator => "the operator of acrcred",
-            Self::Cluster => "the cluster's administrator",
-            Self::Identity => "the identity's owner",
-            Self::Tenant => "the tenant's administrator",
-            Self::Registry => "the registry's owner",
-        }
     }
 }
 
@@ -136,7 +126,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (meaning, who, remedy) = (self.meaning, self.who.as_str(), self.remedy);
+        let (meaning, who, remedy) = (self.meaning, self.who, self.remedy);
         match (self.who, self.class) {
             (Who::Nobody, _) => write!(f, "{meaning}; {who} must act, {remedy}"),
             (_, Class::Retryable | Class::Escalating) => {

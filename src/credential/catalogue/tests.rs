@@ -146,10 +146,7 @@ fn every_row_says_who_must_do_what_in_few_words() {
         let begins = row.remedy.split_whitespace().next().unwrap();
         let told = row.to_string();
         assert!(row.who == Who::Nobody || verbs.contains(&begins), "{told}");
-        assert!(
-            told.contains(&format!("{} must ", row.who.as_str())),
-            "{told}"
-        );
+        assert!(told.contains(&format!("{} must ", row.who)), "{told}");
         assert!(
             row.meaning.len() > 5 && row.meaning.starts_with(|c: char| c.is_ascii()),
             "{told}"

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use strum::IntoEnumIterator as _;
 
 use super::api_server::ApiServer;
 use super::tokens::{is_within, limited_token, token};
@@ -95,7 +96,7 @@ impl World {
         let tenant = "22222222-2222-2222-2222-222222222222".parse().unwrap();
         let settings = Settings {
             policy: Policy::new(vec!["demo/*".parse().unwrap()]),
-            clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
+            clouds: Cloud::iter().map(EnabledCloud::from).collect(),
             controller: Some((client, tenant)),
             impersonation_audiences: vec![
                 "api://AzureCRTokenExchange".into(),

@@ -12,6 +12,7 @@ use acrcred::process::{Clock, Metrics, Readiness};
 use anyhow::Result;
 use controlplane::fault_proxy::FaultProxy;
 use jiff::SignedDuration;
+use strum::IntoEnumIterator as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{CONTROLLER, Scene, soon};
@@ -50,7 +51,7 @@ impl Tuning {
     pub fn of(scene: &Scene) -> Self {
         Self {
             policy: vec![(scene.namespace.clone(), "*".into())],
-            clouds: Cloud::ALL.into_iter().map(EnabledCloud::from).collect(),
+            clouds: Cloud::iter().map(EnabledCloud::from).collect(),
             impersonation_audiences: vec!["api://AzureCRTokenExchange".into()],
             default_tenant_id: None,
             resync_interval: SignedDuration::from_mins(10),

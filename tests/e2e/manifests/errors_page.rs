@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use acrcred::api::Reason;
 use acrcred::credential::{Class, Failure, Hop, When, catalogue};
 use acrcred::plan;
+use strum::IntoEnumIterator as _;
 
 use super::assert_same;
 
@@ -35,8 +36,8 @@ fn table(first: &str, rows: impl Iterator<Item = (String, &'static Failure)>) ->
         "| {first} | Reason | Class | What it means | Who must do what |\n|---|---|---|---|---|\n"
     );
     let rows = rows.map(|(what, row)| {
-        let (reason, class) = (plan::reason(row.cause), row.class.name());
-        let (meaning, who, remedy) = (row.meaning, row.who.as_str(), row.remedy);
+        let (reason, class) = (plan::reason(row.cause), row.class);
+        let (meaning, who, remedy) = (row.meaning, row.who, row.remedy);
         format!("| {what} | `{reason}` | {class} | {meaning} | {who}: {remedy} |\n")
     });
     head + &rows.collect::<String>()
@@ -111,7 +112,7 @@ fn the_tables_of_failures_are_those_of_the_code() {
 #[test]
 fn every_reason_is_documented_with_cause_and_remedy() {
     let page = page();
-    for reason in Reason::ALL {
+    for reason in Reason::iter() {
         let rows = rows(&page, &format!("`{reason}`"));
         let described = rows
             .first()
@@ -125,10 +126,11 @@ fn every_reason_is_documented_with_cause_and_remedy() {
 
 #[test]
 fn every_class_of_a_reason_is_said_where_the_reason_appears() {
-    let mut classes = BTreeMap::<Reason, BTreeSet<&str>>::new();
+    let mut classes = BTreeMap::<Reason, BTreeSet<String>>::new();
     for row in catalogue() {
         let reason = plan::reason(row.cause);
-        classes.entry(reason).or_default().insert(row.class.name());
+        let of_reason = classes.entry(reason).or_default();
+        of_reason.insert(row.class.to_string());
     }
     let page = page();
     for (reason, classes) in classes {
@@ -138,7 +140,7 @@ fn every_class_of_a_reason_is_said_where_the_reason_appears() {
             .find(|row| row.len() == 4)
             .unwrap_or_else(|| panic!("{reason} appears nowhere"));
         for class in classes {
-            assert!(appears[3].contains(class), "{appears:?} lacks {class}");
+            assert!(appears[3].contains(&class), "{appears:?} lacks {class}");
         }
     }
 }
@@ -146,12 +148,11 @@ fn every_class_of_a_reason_is_said_where_the_reason_appears() {
 #[test]
 fn every_class_says_when_it_is_tried_again() {
     let page = page();
-    for class in Class::ALL {
-        let rows = rows(&page, class.name());
+    for class in Class::iter() {
+        let rows = rows(&page, &class.to_string());
         assert!(
             rows.len() == 1 && rows[0].len() == 2 && !rows[0][1].is_empty(),
-            "{}: {rows:?}",
-            class.name()
+            "{class}: {rows:?}"
         );
     }
 }

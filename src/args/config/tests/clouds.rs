@@ -107,7 +107,7 @@ fn an_environment_file_stands_alone_unless_other_clouds_are_listed() {
     );
     assert!(matches!(
         configured(&["--clouds="], ""),
-        Err(ConfigError::Empty { .. })
+        Err(ConfigError::Empty("clouds"))
     ));
 }
 
