@@ -1,14 +1,11 @@
 //! The controller as a program: parse, set up, run.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use acrcred::args::{Config, LeaseConfig};
+use acrcred::args::Config;
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
-use acrcred::controller::{self, Controller, ControllerOptions, LeaseOptions};
-use acrcred::plan::{Policy, Settings};
+use acrcred::controller::{self, Controller, ControllerOptions};
 use acrcred::process::{self, Admin, Clock, Metrics, Readiness};
 use tokio::net::TcpListener;
 
@@ -47,23 +44,12 @@ async fn run(config: Config) -> Result<(), Failure> {
         ca_file: config.ca_file,
     })?;
     let client = controller::connect(config.kubeconfig.as_deref(), config.watch_timeout).await?;
-    let identity = config.controller_identity;
     let controller = Controller::new(ControllerOptions {
         client: client.clone(),
-        settings: Arc::new(Settings {
-            policy: Policy::new(config.allow_controller_identity),
-            clouds: config.clouds,
-            controller: identity
-                .as_ref()
-                .map(|own| (own.client_id.clone(), own.tenant_id.clone())),
-            impersonation_audiences: config.impersonation_audiences,
-            default_tenant_id: config.default_tenant_id,
-            refresh_fraction: config.refresh_fraction,
-            secret_metadata_prefixes: config.secret_metadata_prefixes,
-        }),
-        assertion: identity.map(|own| -> Box<dyn AssertionSource> {
-            Box::new(AssertionFile::new(own.token_file))
-        }),
+        settings: Arc::new(config.settings),
+        assertion: config
+            .token_file
+            .map(|path| -> Box<dyn AssertionSource> { Box::new(AssertionFile::new(path)) }),
         minter: Minter::new(
             transport,
             clock.clone(),
@@ -78,7 +64,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         resync_interval: config.resync_interval,
         watch_secrets: config.watch_secrets,
         watch_timeout: config.watch_timeout,
-        lease: config.lease.map(lease),
+        lease: config.lease,
     });
     let late = controller.clone();
     metrics.watch_queue(move || late.backlog());
@@ -101,16 +87,5 @@ async fn warn_where_unlimited(client: &kube::Client) {
         tracing::warn!(
             "no admission policy limits the ServiceAccount tokens that acrcred may request; install it with the chart value policies.install=true"
         );
-    }
-}
-
-/// The lease, with a holder's name that no other process has: a pod's containers follow each other under one name.
-fn lease(config: LeaseConfig) -> LeaseOptions {
-    let unique = RandomState::new().build_hasher().finish();
-    LeaseOptions {
-        namespace: config.namespace,
-        name: config.name,
-        identity: format!("{}_{unique:016x}", config.pod),
-        duration: config.duration,
     }
 }

@@ -16,33 +16,23 @@ use jiff::SignedDuration;
 use reqwest::Url;
 
 use super::{Args, ConfigError};
-use crate::credential::{ClientId, Clouds, InvalidId, TenantId};
-use crate::plan::PolicyRule;
-use crate::process::{LogFilter, LogFormat};
+use crate::credential::{ClientId, InvalidId, TenantId};
+use crate::plan::{Policy, Settings};
+use crate::process::{LeaseOptions, LogFilter, LogFormat};
 
 /// What the operator decided, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Who may use the controller identity; empty means nobody.
-    pub allow_controller_identity: Vec<PolicyRule>,
-    /// The pod's own identity; there is one exactly if somebody may use it.
-    pub controller_identity: Option<ControllerIdentity>,
-    /// Tenant of identities that name none (`AZURE_TENANT_ID`).
-    pub default_tenant_id: Option<TenantId>,
-    /// The enabled clouds: where their identities sign in, and for which audience. Never empty.
-    pub clouds: Clouds,
-    /// The audiences that assertions of users' `ServiceAccount`s may have, the default first. Never empty.
-    pub impersonation_audiences: Vec<String>,
-    /// When to refresh, as a fraction of a credential's life: 0.1 to 0.9.
-    pub refresh_fraction: f64,
+    /// What decisions about objects rest on. It has a controller identity exactly if somebody may use it.
+    pub settings: Settings,
+    /// Where the kubelet keeps the assertion of the controller identity fresh, if there is one. Was readable at start.
+    pub token_file: Option<PathBuf>,
     /// How long a token of Entra or a registry may be shared; zero: not at all.
     pub token_cache_max_life: SignedDuration,
     /// How often to look for foreign changes.
     pub resync_interval: SignedDuration,
     /// Whether to watch the Secrets that are kept.
     pub watch_secrets: Vec<String>,
-    /// Prefixes of label and annotation keys that users may set on their Secrets; empty: none.
-    pub secret_metadata_prefixes: Vec<String>,
     /// The namespaces to serve, each once; empty: all.
     pub watch_namespaces: Vec<String>,
     /// Label selector for our objects; empty: all.
@@ -50,7 +40,7 @@ pub struct Config {
     /// Server-side timeout of a watch: 1 to 200 whole seconds.
     pub watch_timeout: Duration,
     /// The lease that replicas share; `None`: this one works alone.
-    pub lease: Option<LeaseConfig>,
+    pub lease: Option<LeaseOptions>,
     /// Where the admin server listens.
     pub admin_listen: SocketAddr,
     /// Whether there is a metric for each object.
@@ -65,30 +55,6 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// `KUBECONFIG`.
     pub kubeconfig: Option<PathBuf>,
-}
-
-/// The pod's own federated identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControllerIdentity {
-    /// Its application.
-    pub client_id: ClientId,
-    /// Its tenant.
-    pub tenant_id: TenantId,
-    /// Where the kubelet keeps its assertion fresh. Was readable at start.
-    pub token_file: PathBuf,
-}
-
-/// The lease that replicas share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseConfig {
-    /// Its namespace (`POD_NAMESPACE`); `None`: the namespace of the pod or of the kubeconfig.
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
-    /// The pod (`POD_NAME` or `HOSTNAME`).
-    pub pod: String,
-    /// How long it stands without a renewal: 3 s to 10 min, in whole seconds.
-    pub duration: Duration,
 }
 
 /// The proxy of Azure traffic. `Debug` leaves out the URL, which may hold a password.
@@ -119,38 +85,36 @@ impl Config {
     /// Validates `args` with the environment that `env` shows.
     fn new(args: Args, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let env = Environment(env);
-        let lease = LeaseConfig {
+        let pod = env.get("POD_NAME").or_else(|| env.get("HOSTNAME"));
+        let lease = LeaseOptions {
             namespace: env.get("POD_NAMESPACE"),
             name: args.lease_name,
-            pod: env
-                .get("POD_NAME")
-                .or_else(|| env.get("HOSTNAME"))
-                .unwrap_or_else(|| "acrcred".to_owned()),
+            identity: LeaseOptions::unique_identity(pod.as_deref().unwrap_or("acrcred")),
             duration: args.lease_duration,
         };
-        let allow_controller_identity = without_blanks(args.allow_controller_identity);
-        let is_allowed = !allow_controller_identity.is_empty();
+        let rules = without_blanks(args.allow_controller_identity);
+        let controller = (!rules.is_empty()).then(|| controller_identity(&env));
+        let (controller, token_file) = controller.transpose()?.unzip();
         let clouds = clouds::enabled(args.clouds, &env)?;
+        let audiences = args.impersonation_audiences;
         let namespaces = narrowing("watch-namespaces", args.watch_namespaces)?;
         Ok(Self {
-            allow_controller_identity,
-            controller_identity: is_allowed
-                .then(|| ControllerIdentity::from_environment(&env))
-                .transpose()?,
-            default_tenant_id: env.id(TENANT_ID)?,
-            clouds: match args.registry_audience {
-                Some(audience) => clouds.with_audience(&audience),
-                None => clouds,
+            settings: Settings {
+                policy: Policy(rules),
+                clouds: match args.registry_audience {
+                    Some(audience) => clouds.with_audience(&audience),
+                    None => clouds,
+                },
+                controller,
+                impersonation_audiences: narrowing("impersonation-audiences", audiences)?,
+                default_tenant_id: env.id(TENANT_ID)?,
+                refresh_fraction: args.refresh_fraction,
+                secret_metadata_prefixes: without_blanks(args.secret_metadata_prefixes),
             },
-            impersonation_audiences: narrowing(
-                "impersonation-audiences",
-                args.impersonation_audiences,
-            )?,
-            refresh_fraction: args.refresh_fraction,
+            token_file,
             token_cache_max_life: args.token_cache_max_life,
             resync_interval: args.resync_interval,
             watch_secrets: without_blanks(args.watch_secrets),
-            secret_metadata_prefixes: without_blanks(args.secret_metadata_prefixes),
             watch_namespaces: BTreeSet::from_iter(namespaces).into_iter().collect(),
             selector: args.selector,
             watch_timeout: args.watch_timeout,
@@ -184,22 +148,18 @@ fn narrowing<T>(flag: &'static str, entries: Vec<Option<T>>) -> Result<Vec<T>, C
     }
 }
 
-// === impl ControllerIdentity ===
-
-impl ControllerIdentity {
-    fn from_environment(env: &Environment<'_>) -> Result<Self, ConfigError> {
-        use ConfigError::Missing;
-        const CLIENT_ID: &str = "AZURE_CLIENT_ID";
-        const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
-        let identity = Self {
-            client_id: env.id(CLIENT_ID)?.ok_or(Missing(CLIENT_ID))?,
-            tenant_id: env.id(TENANT_ID)?.ok_or(Missing(TENANT_ID))?,
-            token_file: env.get(TOKEN_FILE).ok_or(Missing(TOKEN_FILE))?.into(),
-        };
-        check_readable(&identity.token_file)
-            .map_err(|error| ConfigError::TokenFile(error.kind()))?;
-        Ok(identity)
-    }
+/// The pod's own federated identity, and the file with its assertion.
+fn controller_identity(
+    env: &Environment<'_>,
+) -> Result<((ClientId, TenantId), PathBuf), ConfigError> {
+    use ConfigError::Missing;
+    const CLIENT_ID: &str = "AZURE_CLIENT_ID";
+    const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+    let client_id = env.id(CLIENT_ID)?.ok_or(Missing(CLIENT_ID))?;
+    let tenant_id = env.id(TENANT_ID)?.ok_or(Missing(TENANT_ID))?;
+    let token_file = PathBuf::from(env.get(TOKEN_FILE).ok_or(Missing(TOKEN_FILE))?);
+    check_readable(&token_file).map_err(|error| ConfigError::TokenFile(error.kind()))?;
+    Ok(((client_id, tenant_id), token_file))
 }
 
 /// Opening a directory works; reading it would not.

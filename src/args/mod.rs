@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, Parser};
 use jiff::SignedDuration;
 
-pub use config::{Config, ControllerIdentity, LeaseConfig, Proxy};
+pub use config::{Config, Proxy};
 pub use environment_file::EnvironmentFileError;
 pub use error::ConfigError;
 use value::{Setting, optional, or_default};

@@ -132,6 +132,13 @@ pub(super) fn is_refused_by_policy(status: &Status, sentence: &str) -> bool {
         && status.message.contains(sentence)
 }
 
+/// Whether a patch was refused because the object is gone, or is not the one of its test: what the schema refuses has
+/// causes.
+pub(super) fn is_of_another(status: &Status) -> bool {
+    let causes = status.details.as_ref().map(|details| &details.causes);
+    status.is_not_found() || status.is_invalid() && causes.is_none_or(Vec::is_empty)
+}
+
 /// A 2xx answer, which shows the Secret's metadata.
 pub(super) fn stored(object: &AcrCredential, metadata: &ObjectMeta) -> SecretAnswer {
     let uid = metadata.uid.as_deref().unwrap_or_default();

@@ -190,7 +190,7 @@ impl Cluster {
         match self.call("patch", "acrcredentials/status", call).await {
             Ok(written) => Ok(written.object().ok()),
             // Deleted or re-created meanwhile; the watch reports it.
-            Err(failure) if matches!(failure.code(), Some(404 | 422)) => Ok(None),
+            Err(ApiFailure::Refused(status)) if answer::is_of_another(&status) => Ok(None),
             Err(failure) => Err(failure),
         }
     }

@@ -12,25 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{ApiFailure, ApiResult, within};
-use crate::process::{Clock, Election, LeaseRecord, Step};
-
-/// Which lease to hold, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseOptions {
-    /// Its namespace; `None`: the client's.
-    pub namespace: Option<String>,
-    /// Its name. Replicas that share the work have the same, other installations and shards another.
-    pub name: String,
-    /// How this process calls itself. No two may be alike, not even one after the other in a pod.
-    pub identity: String,
-    /// How long the lease stands without a renewal, in whole seconds.
-    pub duration: Duration,
-}
+use crate::process::{Clock, Election, LeaseOptions, LeaseRecord, Step};
 
 /// The lease, and whether this process holds it.
 pub(super) struct Lease {
     api: Api<Object>,
-    options: LeaseOptions,
+    pub options: LeaseOptions,
     clock: Clock,
     /// Until when something may begin.
     held_until: watch::Sender<Option<Instant>>,
@@ -50,11 +37,6 @@ impl Lease {
             clock,
             held_until: watch::Sender::new(None),
         }
-    }
-
-    /// Which lease, and as whom.
-    pub fn options(&self) -> &LeaseOptions {
-        &self.options
     }
 
     /// Whether something may begin now.

@@ -29,14 +29,12 @@ use tokio_util::task::TaskTracker;
 use crate::azure::{AssertionSource, Minter};
 use crate::credential::{CLOCK_STEP, Cause, Hop, MintError};
 use crate::plan::{ClusterFacts, PolicyCheck, Settings};
-use crate::process::{Backlog, Clock, Metrics, Readiness};
+use crate::process::{Backlog, Clock, LeaseOptions, Metrics, Readiness};
 
 pub use client::{ConnectError, connect, is_impersonation_unfenced};
 use cluster::Cluster;
 use lease::Lease;
-pub use lease::LeaseOptions;
 use queue::DueQueue;
-use term::Term;
 use tracked::TrackedObjects;
 use watch::Scope;
 
@@ -80,7 +78,8 @@ pub struct Controller {
     scopes: Mutex<Vec<Scope>>,
     /// `None`: this replica is the only one.
     lease: Option<Lease>,
-    term: Mutex<Term>,
+    /// Cancelled when what has begun in this term must be dropped.
+    term_over: Mutex<CancellationToken>,
     queue: DueQueue,
     objects: TrackedObjects,
     /// Reconciles and mints under way.
@@ -123,7 +122,7 @@ impl Controller {
             metrics: options.metrics.clone(),
             scopes: Mutex::new(Scope::of(&options.watch_namespaces, &options.readiness)),
             lease: lease.map(|lease| Lease::new(&options.client, lease, options.clock.clone())),
-            term: Mutex::default(),
+            term_over: Mutex::default(),
             queue: DueQueue::default(),
             objects: TrackedObjects::new(options.settings.clone()),
             tasks: TaskTracker::new(),
@@ -140,11 +139,7 @@ impl Controller {
         if !self.is_leading() {
             return Backlog::default();
         }
-        let now = self.clock.now();
-        Backlog {
-            items: self.queue.count_due(now),
-            oldest: Duration::try_from(self.queue.oldest_due(now)).unwrap_or_default(),
-        }
+        self.queue.backlog(self.clock.now())
     }
 
     /// What is known of the cluster, with the own token as it is now.

@@ -1,10 +1,13 @@
 //! What is due when, on the wall clock.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::process::Backlog;
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,21 +74,19 @@ impl DueQueue {
         self.items.lock().by_time.first().map(|(at, _)| *at)
     }
 
-    /// How many items are due and were not taken.
-    pub fn count_due(&self, now: Timestamp) -> usize {
+    /// What is due and was not taken.
+    pub fn backlog(&self, now: Timestamp) -> Backlog {
         let items = self.items.lock();
-        items
+        let mut due = items
             .by_time
             .iter()
             .take_while(|(at, _)| *at <= now)
-            .count()
-    }
-
-    /// How long the oldest item has been due without being taken.
-    pub fn oldest_due(&self, now: Timestamp) -> SignedDuration {
-        self.next()
-            .map_or(SignedDuration::ZERO, |at| now.duration_since(at))
-            .max(SignedDuration::ZERO)
+            .peekable();
+        let oldest = due.peek().map(|(at, _)| now.duration_since(*at));
+        Backlog {
+            oldest: Duration::try_from(oldest.unwrap_or_default()).unwrap_or_default(),
+            items: due.count(),
+        }
     }
 
     /// Resolves at the next change after this call.
@@ -135,13 +136,17 @@ mod tests {
     #[test]
     fn lateness_counts_only_what_is_due_and_not_taken() {
         let queue = DueQueue::default();
-        assert_eq!(queue.oldest_due(at(9)).as_secs(), 0);
+        let backlog = |second| {
+            let backlog = queue.backlog(at(second));
+            (backlog.items, backlog.oldest.as_secs())
+        };
+        assert_eq!(backlog(9), (0, 0));
         queue.schedule(&key("a"), at(10));
-        assert_eq!(queue.oldest_due(at(9)).as_secs(), 0);
-        assert_eq!(queue.oldest_due(at(130)).as_secs(), 120);
-        assert_eq!((queue.count_due(at(9)), queue.count_due(at(10))), (0, 1));
+        assert_eq!(backlog(9), (0, 0));
+        assert_eq!(backlog(10), (1, 0));
+        assert_eq!(backlog(130), (1, 120));
         queue.take_due(at(130));
-        assert_eq!(queue.oldest_due(at(130)).as_secs(), 0);
+        assert_eq!(backlog(130), (0, 0));
     }
 
     #[tokio::test]

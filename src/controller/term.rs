@@ -8,13 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Controller, GRACE};
 
-/// A time in which this replica works.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Term {
-    /// Cancelled when what has begun must be dropped.
-    over: CancellationToken,
-}
-
 /// What has been dropped has no await left before its end.
 const DROPPED: Duration = Duration::from_secs(1);
 
@@ -28,7 +21,7 @@ impl Controller {
 
     /// Cancelled when what begins now must be dropped.
     pub(super) fn term_over(&self) -> CancellationToken {
-        self.term.lock().over.clone()
+        self.term_over.lock().clone()
     }
 
     /// Keeps the lease, if there is one to keep, until `stop` is cancelled.
@@ -48,7 +41,7 @@ impl Controller {
         loop {
             lease.held().await;
             self.take_over();
-            tracing::info!(holder = lease.options().identity, "became leader");
+            tracing::info!(holder = lease.options.identity, "became leader");
             tokio::select! {
                 biased;
                 () = lease.lost() => {}
@@ -76,7 +69,7 @@ impl Controller {
     /// Decides about every object again. What is known of a Secret stays valid unless its object's status names a later
     /// version.
     fn take_over(&self) {
-        *self.term.lock() = Term::default();
+        *self.term_over.lock() = CancellationToken::new();
         let now = self.clock.now();
         self.learn(|facts| facts.since = now);
         self.schedule_all();
@@ -91,7 +84,7 @@ impl Controller {
             () = self.tasks.wait() => {}
             () = patience => {
                 tracing::warn!("dropping reconciles under way");
-                self.term.lock().over.cancel();
+                self.term_over.lock().cancel();
                 let _ = tokio::time::timeout(DROPPED, self.tasks.wait()).await;
             }
         }

@@ -39,12 +39,13 @@ impl TrackedObjects {
         }
     }
 
-    /// Takes note of a version of an object; false unless it is a newer one. A watch also delivers what the answer to
+    /// Takes note of a version of an object, from a list or not; false unless it is news. A watch also delivers what the answer to
     /// our own write said already, and whole lists of what did not change.
     pub fn update(
         &self,
         key: &ObjectKey,
         object: AcrCredential,
+        is_listed: bool,
         cluster: Arc<ClusterFacts>,
         now: Timestamp,
     ) -> bool {
@@ -53,7 +54,7 @@ impl TrackedObjects {
             .get_mut(key)
             .filter(|tracked| tracked.facts.object.metadata.uid == object.metadata.uid);
         if let Some(tracked) = known {
-            return tracked.facts.seen(Arc::new(object), now);
+            return tracked.facts.seen(Arc::new(object), is_listed, now);
         }
         // Whoever works for a predecessor of the same name finds its UID gone.
         let facts = Facts::new(self.settings.clone(), cluster, Arc::new(object), now);

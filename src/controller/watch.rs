@@ -27,8 +27,8 @@ pub(super) struct Scope {
 
 /// What a watch reports.
 pub(super) enum Change<K> {
-    /// This is there.
-    Seen(Watched<K>),
+    /// This is there; from a list or not.
+    Seen(Watched<K>, bool),
     /// This is there no more.
     Deleted(Watched<K>),
     /// A whole list has nothing for this object.
@@ -80,7 +80,7 @@ impl Controller {
         let config = watcher::Config::default().labels(&self.options.selector);
         let mut ready = Some(scope.ready);
         let on_change = |change: Change<AcrCredential>| match change {
-            Change::Seen(object) => Some(self.seen(object)),
+            Change::Seen(object, is_listed) => Some(self.seen(object, is_listed)),
             Change::Deleted(object) => {
                 self.gone(&object.key());
                 None
@@ -128,8 +128,10 @@ impl Controller {
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => listed.extend(on_change(Change::Seen(object))),
-                Ok(Event::Apply(object)) => _ = on_change(Change::Seen(object)),
+                Ok(Event::InitApply(object)) => {
+                    listed.extend(on_change(Change::Seen(object, true)))
+                }
+                Ok(Event::Apply(object)) => _ = on_change(Change::Seen(object, false)),
                 Ok(Event::Delete(object)) => _ = on_change(Change::Deleted(object)),
                 Ok(Event::InitDone) => {
                     for key in self.objects.missing_from(namespace, &listed) {
@@ -148,12 +150,13 @@ impl Controller {
     }
 
     /// Takes note of an object, and schedules it if it is news. One whose spec cannot be read is skipped.
-    fn seen(&self, object: Watched<AcrCredential>) -> ObjectKey {
+    fn seen(&self, object: Watched<AcrCredential>, is_listed: bool) -> ObjectKey {
         let key = object.key();
         match object.object() {
             Ok(object) => {
                 let now = self.clock.now();
-                if self.objects.update(&key, object, self.known_cluster(), now) {
+                let cluster = self.known_cluster();
+                if self.objects.update(&key, object, is_listed, cluster, now) {
                     self.queue.schedule(&key, now);
                 }
             }

@@ -21,7 +21,7 @@ impl Controller {
     pub(super) async fn watch_secrets(self: Arc<Self>, namespace: Option<String>, name: String) {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let on_change = |change: Change<Secret>| match change {
-            Change::Seen(secret) => {
+            Change::Seen(secret, _) => {
                 let version = secret.resource_version();
                 self.secret_seen(&secret, version.as_deref())
             }

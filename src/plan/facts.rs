@@ -173,15 +173,13 @@ impl Facts {
         facts
     }
 
-    /// A newer version of the object. Where its status names a later version of the Secret than the one that this
-    /// process knows, another replica wrote it.
-    /// False if it is not a newer version.
-    pub fn seen(&mut self, object: Arc<AcrCredential>, now: Timestamp) -> bool {
-        let (theirs, ours) = (&object.metadata, &self.object.metadata);
-        if !is_later(
-            theirs.resource_version.as_deref(),
-            ours.resource_version.as_deref(),
-        ) {
+    /// A newer version of the object, or, if it `is_listed`, another one: after a restore of etcd, versions are lower.
+    /// Where its status names a later version of the Secret than the one that this process knows, another replica
+    /// wrote it. False if it is no news.
+    pub fn seen(&mut self, object: Arc<AcrCredential>, is_listed: bool, now: Timestamp) -> bool {
+        let version = |object: &AcrCredential| object.metadata.resource_version.clone();
+        let (theirs, ours) = (version(&object), version(&self.object));
+        if !is_later(theirs.as_deref(), ours.as_deref()) && !(is_listed && theirs != ours) {
             return false;
         }
         self.object = object;
@@ -259,7 +257,7 @@ impl Facts {
     ) {
         self.status_failure = None;
         self.reported = Some((sent, got.status.clone()));
-        self.seen(got, now);
+        self.seen(got, false, now);
     }
 
     /// The status could not be written.
@@ -356,6 +354,32 @@ impl Facts {
             refresh: self.refresh.as_ref().map(|request| request.since),
             issued_for,
         }
+    }
+
+    /// When a new credential was asked for, unless the present one, received at `received_at`, is new enough.
+    pub(super) fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
+        let request = self
+            .refresh
+            .as_ref()
+            .filter(|request| request.is_open(&self.object))?;
+        let is_done = received_at.is_some_and(|at| request.since <= at);
+        (!is_done).then_some(request.since)
+    }
+
+    /// The value to report as done: that of the request, if every registry has a credential that was received since, at
+    /// the times of `received`, and there is one at least.
+    pub(super) fn handled_refresh(
+        &self,
+        received: impl Iterator<Item = Option<Timestamp>>,
+    ) -> Option<String> {
+        let request = self
+            .refresh
+            .as_ref()
+            .filter(|request| request.is_open(&self.object))?;
+        let mut received = received.peekable();
+        received.peek()?;
+        let is_done = received.all(|at| self.asked_at(at).is_none());
+        is_done.then(|| request.value.clone())
     }
 
     /// The object's UID.

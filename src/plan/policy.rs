@@ -7,10 +7,8 @@ use wildmatch::WildMatchPattern;
 use crate::credential::LoginServer;
 
 /// The operator's `--allow-controller-identity`. Empty allows nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Policy {
-    rules: Vec<PolicyRule>,
-}
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy(pub Vec<PolicyRule>);
 
 /// `NAMESPACE/SERVER`, each a glob that must match whole; `*` stands for any characters.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,16 +23,10 @@ type Glob = WildMatchPattern<'*', '\0'>;
 // === impl Policy ===
 
 impl Policy {
-    /// A policy that allows what any of the rules allows.
-    pub fn new(rules: Vec<PolicyRule>) -> Self {
-        Self { rules }
-    }
-
     /// Whether objects of `namespace` may get credentials for `server` with the controller's identity.
     pub fn allows(&self, namespace: &str, server: &LoginServer) -> bool {
-        self.rules
-            .iter()
-            .any(|rule| rule.namespace.matches(namespace) && rule.server.matches(server.as_str()))
+        let mut rules = self.0.iter();
+        rules.any(|rule| rule.namespace.matches(namespace) && rule.server.matches(server.as_str()))
     }
 }
 
@@ -71,7 +63,7 @@ mod tests {
     fn allows(rules: &[&str], namespace: &str, server: &str) -> bool {
         let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
         let server = Clouds::default().login_server(server).unwrap();
-        Policy::new(rules).allows(namespace, &server)
+        Policy(rules).allows(namespace, &server)
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::facts::Facts;
 use crate::api::AcrCredential;
 use crate::credential::{CLOCK_STEP, saturating_add};
 
@@ -66,34 +65,4 @@ impl RefreshRequest {
 fn is_handled(object: &AcrCredential, value: &str) -> bool {
     let status = object.status.as_ref();
     status.and_then(|status| status.last_handled_refresh.as_deref()) == Some(value)
-}
-
-// === impl Facts ===
-
-impl Facts {
-    /// When a new credential was asked for, unless the present one, received at `received_at`, is new enough.
-    pub(super) fn asked_at(&self, received_at: Option<Timestamp>) -> Option<Timestamp> {
-        let request = self
-            .refresh
-            .as_ref()
-            .filter(|request| request.is_open(&self.object))?;
-        let is_done = received_at.is_some_and(|at| request.since <= at);
-        (!is_done).then_some(request.since)
-    }
-
-    /// The value to report as done: that of the request, if every registry has a credential that was received since, at
-    /// the times of `received`, and there is one at least.
-    pub(super) fn handled_refresh(
-        &self,
-        received: impl Iterator<Item = Option<Timestamp>>,
-    ) -> Option<String> {
-        let request = self
-            .refresh
-            .as_ref()
-            .filter(|request| request.is_open(&self.object))?;
-        let mut received = received.peekable();
-        received.peek()?;
-        let is_done = received.all(|at| self.asked_at(at).is_none());
-        is_done.then(|| request.value.clone())
-    }
 }

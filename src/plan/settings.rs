@@ -7,7 +7,7 @@ use crate::api::Reason;
 use crate::credential::{AssertionClaims, ClientId, Clouds, MintError, TenantId};
 
 /// What the platform administrator decided.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Who may use the controller identity, and for which registries.
     pub policy: Policy,

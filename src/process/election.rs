@@ -13,12 +13,27 @@
 //! | 12.5 s | drops what has not ended | |
 //! | 14 s or later | | take over |
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// The longest duration of a lease that is believed.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_mins(10);
+
+/// Which lease to hold, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// Its namespace; `None`: the client's.
+    pub namespace: Option<String>,
+    /// Its name. Replicas that share the work have the same, other installations and shards another.
+    pub name: String,
+    /// How this process calls itself. No two may be alike, not even one after the other in a pod.
+    pub identity: String,
+    /// How long the lease stands without a renewal, in whole seconds.
+    pub duration: Duration,
+}
 
 /// A lease as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +87,16 @@ struct Seen {
     record: LeaseRecord,
     /// When this version was first seen.
     since: Instant,
+}
+
+// === impl LeaseOptions ===
+
+impl LeaseOptions {
+    /// A name for this process that no other one has: the containers of a pod follow each other under one name.
+    pub fn unique_identity(pod: &str) -> String {
+        let unique = RandomState::new().build_hasher().finish();
+        format!("{pod}_{unique:016x}")
+    }
 }
 
 // === impl Election ===

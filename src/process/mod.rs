@@ -11,7 +11,7 @@ mod shutdown;
 
 pub use admin::{Admin, Readiness, ReadinessHandle};
 pub use clock::Clock;
-pub use election::{Election, LeaseRecord, MAX_LEASE_DURATION, Step};
+pub use election::{Election, LeaseOptions, LeaseRecord, MAX_LEASE_DURATION, Step};
 pub use log::{LogFilter, LogFilterError, LogFormat, init};
 pub use metrics::{Backlog, Metrics, ReconcileResult, Standing};
 pub use shutdown::signal;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use acrcred::controller::LeaseOptions;
+use acrcred::process::LeaseOptions;
 use anyhow::{Context as _, Result, ensure};
 use azure_emulator::journal::Endpoint;
 use controlplane::fault_proxy::{Fault, FaultProxy, Match, Rule, RuleId, Verb};

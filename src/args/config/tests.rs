@@ -4,6 +4,7 @@ mod lease;
 use clap::CommandFactory as _;
 
 use super::*;
+use crate::credential::Clouds;
 
 const GUID: &str = "6f9619ff-8b86-d011-b42d-00c04fc964ff";
 
@@ -37,11 +38,12 @@ const READABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 #[test]
 fn nothing_set_is_a_safe_configuration() {
     let config = configured(&[], &[]).unwrap();
-    assert_eq!(config.clouds, Clouds::default());
-    assert_eq!(config.controller_identity, None);
-    assert!(config.allow_controller_identity.is_empty());
-    assert!(config.secret_metadata_prefixes.is_empty());
-    assert!((config.refresh_fraction - 0.5).abs() < f64::EPSILON);
+    assert_eq!(config.settings.clouds, Clouds::default());
+    assert_eq!(config.settings.controller, None);
+    assert_eq!(config.token_file, None);
+    assert!(config.settings.policy.0.is_empty());
+    assert!(config.settings.secret_metadata_prefixes.is_empty());
+    assert!((config.settings.refresh_fraction - 0.5).abs() < f64::EPSILON);
     assert_eq!(config.token_cache_max_life, SignedDuration::from_hours(24));
     assert_eq!(config.resync_interval, SignedDuration::from_mins(10));
     assert_eq!(config.watch_timeout, Duration::from_secs(200));
@@ -71,7 +73,12 @@ fn a_single_value_set_to_nothing_is_the_default() {
 
 #[test]
 fn audiences_of_impersonation_keep_their_order_and_none_is_an_api_servers() {
-    let audiences = |flags: &[&str]| configured(flags, &[]).unwrap().impersonation_audiences;
+    let audiences = |flags: &[&str]| {
+        configured(flags, &[])
+            .unwrap()
+            .settings
+            .impersonation_audiences
+    };
     assert_eq!(audiences(&[]), ["api://AzureCRTokenExchange"]);
     let flags = [
         "--impersonation-audiences=api://b,https://c.example/x",
@@ -116,13 +123,16 @@ fn lists_are_repeated_or_separated() {
     .unwrap();
     let rules =
         ["team-a/contoso.azurecr.io", "*/*.azurecr.io", "x/y"].map(|rule| rule.parse().unwrap());
-    assert_eq!(config.allow_controller_identity, rules);
+    assert_eq!(config.settings.policy.0, rules);
     assert_eq!(config.watch_namespaces, ["a", "b"]);
     assert_eq!(config.watch_secrets, ["acr", "pull.v2"]);
-    assert_eq!(config.secret_metadata_prefixes, ["team.example.com/"]);
-    let identity = config.controller_identity.unwrap();
-    assert_eq!(identity.client_id.as_str(), GUID);
-    assert_eq!(identity.token_file, Path::new(READABLE));
+    assert_eq!(
+        config.settings.secret_metadata_prefixes,
+        ["team.example.com/"]
+    );
+    let (client_id, tenant_id) = config.settings.controller.unwrap();
+    assert_eq!((client_id.as_str(), tenant_id.as_str()), (GUID, GUID));
+    assert_eq!(config.token_file.unwrap(), Path::new(READABLE));
 }
 
 #[test]
@@ -143,7 +153,7 @@ fn values_are_taken_with_their_units() {
         &[],
     )
     .unwrap();
-    assert!((config.refresh_fraction - 0.9).abs() < f64::EPSILON);
+    assert!((config.settings.refresh_fraction - 0.9).abs() < f64::EPSILON);
     assert_eq!(config.token_cache_max_life, SignedDuration::ZERO);
     assert_eq!(config.resync_interval, SignedDuration::from_mins(90));
     assert_eq!(config.watch_timeout, Duration::from_secs(5));
@@ -275,8 +285,8 @@ fn an_empty_list_never_means_everything() {
         &[],
     )
     .unwrap();
-    assert!(nobody.allow_controller_identity.is_empty());
-    assert!(nobody.secret_metadata_prefixes.is_empty());
+    assert!(nobody.settings.policy.0.is_empty());
+    assert!(nobody.settings.secret_metadata_prefixes.is_empty());
 }
 
 #[test]
@@ -308,8 +318,9 @@ fn a_missing_or_bad_variable_of_the_controller_identity_is_named() {
 #[test]
 fn without_permission_the_identity_is_neither_needed_nor_kept() {
     let config = configured(&[], &federated("/no/such/file")).unwrap();
-    assert_eq!(config.controller_identity, None);
-    assert_eq!(config.default_tenant_id.unwrap().as_str(), GUID);
+    assert_eq!(config.settings.controller, None);
+    assert_eq!(config.token_file, None);
+    assert_eq!(config.settings.default_tenant_id.unwrap().as_str(), GUID);
     assert!(message(&[], &[("AZURE_TENANT_ID", "a/b")]).starts_with("AZURE_TENANT_ID"));
 }
 

@@ -218,7 +218,7 @@ fn an_old_version_of_the_object_is_ignored() {
     let old = world.facts.object.clone();
     world.edit(|spec| spec.registries = vec![world::registry(FABRIKAM)]);
     world.look();
-    assert!(!world.facts.seen(old, world.now));
+    assert!(!world.facts.seen(old, false, world.now));
     assert!(world.look().is_idle());
     assert_eq!(hosts(world.secret()), [FABRIKAM]);
 }

@@ -9,7 +9,7 @@ const STALLED: [&str; 2] = [
 ];
 
 fn allow(world: &mut World, rule: &str) {
-    world.configure(|settings| settings.policy = Policy::new(vec![rule.parse().unwrap()]));
+    world.configure(|settings| settings.policy = Policy(vec![rule.parse().unwrap()]));
 }
 
 /// That the one write took away all but `left`, from just the Secret that was there.

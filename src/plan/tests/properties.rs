@@ -140,7 +140,7 @@ impl Run {
             }
             Event::AllowControllerIdentity(allow) => world.configure(|settings| {
                 settings.policy = if *allow {
-                    Policy::new(vec!["demo/*".parse().unwrap()])
+                    Policy(vec!["demo/*".parse().unwrap()])
                 } else {
                     Policy::default()
                 };

@@ -160,7 +160,7 @@ fn what_leaves_does_not_wait_for_what_is_minted() {
     let mut world = World::ready(&[CONTOSO, FABRIKAM]);
     world.advance(LIFE / 2);
     let rule = format!("demo/{FABRIKAM}").parse().unwrap();
-    world.configure(|settings| settings.policy = Policy::new(vec![rule]));
+    world.configure(|settings| settings.policy = Policy(vec![rule]));
     let look = world.look_slowly(|_| None);
     assert_eq!((look.minted(), look.writes().len()), (vec![FABRIKAM], 1));
     assert_eq!(hosts(world.secret()), [FABRIKAM]);

@@ -95,7 +95,7 @@ impl World {
         let client = "11111111-1111-1111-1111-111111111111".parse().unwrap();
         let tenant = "22222222-2222-2222-2222-222222222222".parse().unwrap();
         let settings = Settings {
-            policy: Policy::new(vec!["demo/*".parse().unwrap()]),
+            policy: Policy(vec!["demo/*".parse().unwrap()]),
             clouds: Cloud::iter().map(EnabledCloud::from).collect(),
             controller: Some((client, tenant)),
             impersonation_audiences: vec![
@@ -199,7 +199,7 @@ impl World {
         change(&mut object);
         self.object_version += 1;
         object.metadata.resource_version = Some(self.object_version.to_string());
-        assert!(self.facts.seen(Arc::new(object), self.now));
+        assert!(self.facts.seen(Arc::new(object), false, self.now));
     }
 
     /// A user changes the spec.

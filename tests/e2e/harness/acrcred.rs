@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acrcred::azure::{AssertionFile, AssertionSource, Minter, Transport, TransportConfig};
-use acrcred::controller::{Controller, ControllerOptions, LeaseOptions};
+use acrcred::controller::{Controller, ControllerOptions};
 use acrcred::credential::{Cloud, Clouds, EnabledCloud, TenantId};
 use acrcred::plan::{Policy, PolicyRule, Settings};
-use acrcred::process::{Clock, Metrics, Readiness};
+use acrcred::process::{Clock, LeaseOptions, Metrics, Readiness};
 use anyhow::Result;
 use controlplane::fault_proxy::FaultProxy;
 use jiff::SignedDuration;
@@ -85,7 +85,7 @@ impl Scene {
         let controller = Controller::new(ControllerOptions {
             client: self.client(&tuning).await?,
             settings: Arc::new(Settings {
-                policy: Policy::new(rules.map_err(anyhow::Error::msg)?),
+                policy: Policy(rules.map_err(anyhow::Error::msg)?),
                 clouds: tuning.clouds,
                 controller: Some((self.client_id.parse()?, self.tenant_id.parse()?)),
                 impersonation_audiences: tuning.impersonation_audiences,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use acrcred::controller::LeaseOptions;
+use acrcred::process::LeaseOptions;
 use anyhow::{Context as _, Result};
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;

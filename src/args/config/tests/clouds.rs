@@ -4,13 +4,13 @@ use super::*;
 
 /// The scope that is asked for in each enabled cloud.
 pub(super) fn scopes(config: &Config) -> Vec<String> {
-    let clouds = config.clouds.iter();
+    let clouds = config.settings.clouds.iter();
     clouds.map(|cloud| cloud.audience.scope()).collect()
 }
 
 /// Suffix and authority host of each enabled cloud, `SUFFIX at HOST`.
 fn domains(config: &Config) -> Vec<String> {
-    let clouds = config.clouds.iter();
+    let clouds = config.settings.clouds.iter();
     clouds
         .map(|cloud| format!("{} at {}", cloud.suffix.as_str(), cloud.authority.host()))
         .collect()
@@ -116,7 +116,11 @@ fn an_environment_file_that_describes_azure_itself_counts_before_it() {
     let file = environment_file("https://login.windows.net/", "azurecr.io");
     let env = [("AZURE_ENVIRONMENT_FILEPATH", file.path().to_str().unwrap())];
     let config = configured(&["--clouds=AzurePublicCloud"], &env).unwrap();
-    let server = config.clouds.login_server("contoso.azurecr.io").unwrap();
+    let server = config
+        .settings
+        .clouds
+        .login_server("contoso.azurecr.io")
+        .unwrap();
     assert_eq!(server.authority().host(), "login.windows.net");
     assert_eq!(
         server.audience().as_str(),

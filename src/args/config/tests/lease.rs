@@ -6,14 +6,18 @@ fn a_lease_is_named_after_the_pod_and_stands_where_it_does() {
         ("POD_NAMESPACE", "acrcred-system"),
         ("HOSTNAME", "acrcred-0"),
     ];
-    let lease = configured(&["--leader-elect"], &pod).unwrap().lease;
-    let expected = LeaseConfig {
-        namespace: Some("acrcred-system".into()),
-        name: "acrcred".into(),
-        pod: "acrcred-0".into(),
-        duration: Duration::from_secs(15),
+    let lease = || {
+        configured(&["--leader-elect"], &pod)
+            .unwrap()
+            .lease
+            .unwrap()
     };
-    assert_eq!(lease, Some(expected));
+    let (one, other) = (lease(), lease());
+    assert_eq!(one.namespace.as_deref(), Some("acrcred-system"));
+    assert_eq!(one.name, "acrcred");
+    assert_eq!(one.duration, Duration::from_secs(15));
+    assert!(one.identity.starts_with("acrcred-0_"), "{}", one.identity);
+    assert_ne!(one.identity, other.identity, "no two processes are alike");
     let flags = [
         "--leader-elect=true",
         "--lease-name=shard-a",
@@ -21,7 +25,8 @@ fn a_lease_is_named_after_the_pod_and_stands_where_it_does() {
     ];
     let lease = configured(&flags, &[("POD_NAME", "a"), ("HOSTNAME", "b")]);
     let lease = lease.unwrap().lease.unwrap();
-    assert_eq!((lease.name.as_str(), lease.pod.as_str()), ("shard-a", "a"));
+    assert_eq!(lease.name, "shard-a");
+    assert!(lease.identity.starts_with("a_"), "{}", lease.identity);
     assert_eq!(lease.duration, Duration::from_mins(1));
     assert_eq!(lease.namespace, None);
     for (flag, value) in [
