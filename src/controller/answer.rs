@@ -11,6 +11,8 @@ use crate::plan::{Problem, Refusal, SecretAnswer, SecretCall, SecretVersion};
 
 /// What our admission policy says of a Secret that belongs to another owner.
 pub(super) const NOT_OWNED: &str = "the stored Secret is not owned by this AcrCredential";
+/// How it begins what it says of what acrcred itself wrote.
+const WRITTEN: &str = "the written Secret";
 /// What our admission policy says of a Secret without an owner.
 pub(super) const WRITTEN_UNMARKED: &str = "the written Secret has no annotation acrcred.dev/owner";
 
@@ -160,6 +162,7 @@ pub(super) fn refused(
         return failed(object, failure);
     };
     let name = object.secret_name();
+    let owner = object.metadata.name.as_deref().unwrap_or_default();
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let immutable: Vec<&str> = causes
         .filter(|cause| status.is_invalid() && cause.message.contains("immutable"))
@@ -176,35 +179,44 @@ pub(super) fn refused(
         _ if is_refused_by_policy(status, NOT_OWNED) => {
             refuse(Refusal::NotOwned, Reason::SecretNotOwned, not_owned(object))
         }
+        _ if is_refused_by_policy(status, WRITTEN) => SecretAnswer::Failed {
+            problem: Some(Problem::needing_action(
+                Reason::SecretWriteFailed,
+                format!(
+                    "Secret {name} cannot be written: acrcred's own admission policy refuses it, because a mutating webhook or policy changes it on its way. Exclude Secrets with the label app.kubernetes.io/managed-by=acrcred from that webhook. Do not change acrcred's policy."
+                ),
+            )),
+            retry_after: failure.retry_after(),
+        },
         // The type and what is immutable are judged before the policy. Only with the UID is it known to be ours.
         _ if is_of(&["type", "immutable", "data"]) && !call.sends_uid() => refuse(
             Refusal::NotOwned,
             Reason::SecretNotOwned,
             format!(
-                "Secret {name} exists, does not belong to this AcrCredential, and cannot be handed over, because it is immutable or not of type kubernetes.io/dockerconfigjson. Create another AcrCredential, with another spec.secret.name."
+                "Secret {name} exists, and is immutable or not of type kubernetes.io/dockerconfigjson, so acrcred cannot write it, whoever it belongs to. Create another AcrCredential with another spec.secret.name, and let the pods use that Secret."
             ),
         ),
         _ if is_of(&["immutable", "data"]) => refuse(
             Refusal::Immutable,
             Reason::SecretImmutable,
             format!(
-                "Secret {name} is marked immutable, so acrcred cannot refresh it. Create another AcrCredential, with another spec.secret.name."
+                "Secret {name} is marked immutable, so acrcred cannot refresh it. Create another AcrCredential with another spec.secret.name, and let the pods use that Secret."
             ),
         ),
         403 if status.message.contains("ownerRef") => refuse(
             Refusal::OwnerReference,
             Reason::SecretWriteFailed,
             format!(
-                "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). Remove its metadata.ownerReferences."
+                "Secret {name} has an owner reference that acrcred may not change (OwnerReferencesPermissionEnforcement). If its annotation acrcred.dev/owner is {owner}, remove its metadata.ownerReferences. Otherwise it belongs to another controller: leave it, and create another AcrCredential with another spec.secret.name."
             ),
         ),
         403 if refuser(&status.message).is_none() => SecretAnswer::Failed {
-            problem: Problem::needing_action(
+            problem: Some(Problem::needing_action(
                 Reason::Forbidden,
                 format!(
                     "The API server does not let acrcred write Secret {name} (HTTP 403). Check acrcred's role in this namespace, and the namespace's quota."
                 ),
-            ),
+            )),
             retry_after: failure.retry_after(),
         },
         _ => failed(object, failure),
@@ -216,43 +228,67 @@ fn not_owned(object: &AcrCredential) -> String {
     let owner = object.metadata.name.as_deref().unwrap_or_default();
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     format!(
-        "Secret {name} exists and does not belong to this AcrCredential. To let acrcred replace its content, run: kubectl annotate secret {name} --namespace {namespace} --overwrite acrcred.dev/owner={owner}"
+        "Secret {name} exists and does not belong to this AcrCredential. If another AcrCredential or another tool uses it, create another AcrCredential with another spec.secret.name. To let acrcred replace its content, run: kubectl annotate secret {name} --namespace {namespace} --overwrite acrcred.dev/owner={owner}"
     )
 }
 
 /// Nothing in the message changes from attempt to attempt, as the HTTP status of a failing server does.
 fn failed(object: &AcrCredential, failure: &ApiFailure) -> SecretAnswer {
     let name = object.secret_name();
-    let code = failure.code();
-    let is_refusal = code.is_some_and(|code| (400..500).contains(&code) && code != 429);
-    let by = match failure {
-        ApiFailure::Refused(status) => refuser(&status.message),
-        _ => None,
-    };
-    let message = match (by, code) {
-        (Some(by), _) if is_refusal => format!(
-            "Secret {name} cannot be written: {by} refuses it. Let it accept acrcred's Secrets."
-        ),
-        (Some(by), _) => {
-            format!("Secret {name} cannot be written: {by} fails or cannot be reached. Repair it.")
-        }
-        (None, Some(code)) if is_refusal => format!(
-            "Secret {name} cannot be written: the API server refuses it (HTTP {code}). Check spec.secret, and what admission webhooks change."
-        ),
-        (None, Some(_)) => format!(
-            "Secret {name} cannot be written: the API server fails. Check it and its admission webhooks."
-        ),
-        (None, None) => format!("Secret {name} cannot be written: {failure}."),
-    };
+    let (cause, needs_action) = cause(failure);
     SecretAnswer::Failed {
-        problem: Problem {
+        problem: Some(Problem {
             reason: Reason::SecretWriteFailed,
-            message,
+            message: format!("Secret {name} cannot be written: {cause}"),
             // A server that fails may recover by itself.
-            needs_action: is_refusal,
-        },
+            needs_action,
+        }),
         retry_after: failure.retry_after(),
     }
+}
+
+/// Why the admission policy cannot be checked. Likewise.
+pub(super) fn unchecked(failure: &ApiFailure) -> Problem {
+    let what = "acrcred writes no Secret that needs a check of its admission policy";
+    let is_of_role = match failure {
+        ApiFailure::Refused(status) => {
+            status.is_forbidden()
+                && refuser(&status.message).is_none()
+                && !is_namespace_gone(status)
+        }
+        _ => false,
+    };
+    if is_of_role {
+        let text = format!("{what} (HTTP 403). Check acrcred's role: it needs create on Secrets.");
+        return Problem::needing_action(Reason::Forbidden, text);
+    }
+    let (cause, needs_action) = cause(failure);
+    Problem {
+        reason: Reason::SecretWriteFailed,
+        message: format!("{what}, and the check fails: {cause}"),
+        needs_action,
+    }
+}
+
+/// What failed and what to check, as the end of a sentence; and whether a person must act.
+fn cause(failure: &ApiFailure) -> (String, bool) {
+    let ApiFailure::Refused(status) = failure else {
+        return (format!("{failure}."), false);
+    };
+    let is_refusal = (400..500).contains(&status.code) && status.code != 429;
+    let text = match refuser(&status.message) {
+        Some(by) if is_refusal => format!("{by} refuses it. Let it accept acrcred's Secrets."),
+        Some(by) => format!("{by} fails or cannot be reached. Check it."),
+        None if is_refusal => format!(
+            "the API server refuses it (HTTP {}). Check spec.secret, and what admission webhooks change.",
+            status.code
+        ),
+        None if status.code == 429 => {
+            "the API server has too many requests. acrcred tries again.".to_owned()
+        }
+        None => "the API server fails; acrcred's log has the HTTP status. Check the API server and its admission webhooks.".to_owned(),
+    };
+    (text, is_refusal)
 }
 
 fn is_namespace_gone(status: &Status) -> bool {

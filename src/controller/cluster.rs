@@ -162,7 +162,25 @@ impl Cluster {
         };
         match result {
             Ok(secret) => answer::stored(object, &secret.metadata),
-            Err(failure) => answer::refused(object, call, &failure),
+            Err(failure) => {
+                let (namespace, call_name): (_, &str) = (&namespace, call.into());
+                match failure.code() {
+                    Some(404) => {}
+                    Some(409) => tracing::info!(
+                        namespace,
+                        secret = name,
+                        "the Secret is not in the version that acrcred knows"
+                    ),
+                    _ => tracing::warn!(
+                        %failure,
+                        namespace,
+                        secret = name,
+                        call = call_name,
+                        "a request about a Secret failed"
+                    ),
+                }
+                answer::refused(object, call, &failure)
+            }
         }
     }
 

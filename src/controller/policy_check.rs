@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Controller;
-use crate::api::Reason;
+use super::answer;
 use crate::credential::saturating_add;
 use crate::plan::{Backoff, PolicyCheck, PolicyState};
 
@@ -88,17 +88,17 @@ impl Controller {
             checked_at: Some(self.clock.now()),
             obstacle: None,
         };
+        if let Err(failure) = &unmarked {
+            tracing::warn!(%failure, ?namespaces, "cannot check the admission policy for Secrets");
+        }
         let check = match (&unmarked, &seized) {
             (Ok(false), _) | (_, Some(false)) => concluded(PolicyState::Missing),
             // Also if no Secret could be judged, as when another client just changed or deleted it.
             (Ok(true), _) => concluded(PolicyState::InForce),
             // No answer to the question leaves the last one unchanged.
             (Err(failure), _) => PolicyCheck {
-                obstacle: Some(match failure.code() {
-                    Some(403) => Reason::Forbidden,
-                    _ => Reason::SecretWriteFailed,
-                }),
-                ..self.known_cluster().policy
+                obstacle: Some(answer::unchecked(failure)),
+                ..self.known_cluster().policy.clone()
             },
         };
         Some((check, seized.is_some()))
@@ -106,24 +106,21 @@ impl Controller {
 
     /// Takes note of a check. If it is news, or an object has asked for it, every object decides again.
     fn conclude(&self, check: PolicyCheck, is_asked: bool) {
-        let before = self.known_cluster().policy;
-        self.learn(|facts| facts.policy = check);
-        let is_news = (before.state, before.obstacle) != (check.state, check.obstacle);
+        let before = self.known_cluster().policy.clone();
+        let is_news = (before.state, &before.obstacle) != (check.state, &check.obstacle);
+        self.learn(|facts| facts.policy = check.clone());
+        let is_in_force = check.state == PolicyState::InForce;
+        self.metrics.policy_is_in_force(is_in_force);
         if is_news || is_asked {
             self.schedule_all();
         }
-        match (check.state, check.obstacle) {
-            _ if !is_news => {}
-            (PolicyState::InForce, None) => {
-                tracing::info!("the admission policy for Secrets is in force");
-            }
-            (PolicyState::Missing, _) => tracing::error!(
+        match check.state {
+            _ if !is_news || check.obstacle.is_some() => {}
+            PolicyState::InForce => tracing::info!("the admission policy for Secrets is in force"),
+            PolicyState::Missing => tracing::error!(
                 "the admission policy for Secrets is not in force, so acrcred writes no Secret; install it with the chart value policies.install=true"
             ),
-            (_, reason) => tracing::warn!(
-                reason = reason.map(Reason::as_str),
-                "cannot check whether the admission policy for Secrets is in force"
-            ),
+            PolicyState::Unknown => {}
         }
     }
 }

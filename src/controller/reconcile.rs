@@ -11,9 +11,9 @@ use tracing::Instrument as _;
 
 use super::Controller;
 use super::queue::ObjectKey;
-use crate::api::{AcrCredential, Reason};
+use crate::api::AcrCredential;
 use crate::credential::saturating_add;
-use crate::plan::{Call, Problem, SecretAnswer, SecretCall, StatusWrite};
+use crate::plan::{Call, SecretAnswer, SecretCall, StatusWrite};
 use crate::process::{self, ReconcileResult};
 
 /// Calls for one object in a row; then others have their turn.
@@ -101,7 +101,10 @@ impl Controller {
             };
             if slot.is_none() {
                 slot = self.cluster.slot().await;
-                if slot.is_none() || over.is_cancelled() {
+                if slot.is_none() {
+                    tracing::warn!(
+                        "no call to the API server could begin within 10 s: too many are under way"
+                    );
                     result = ReconcileResult::Failure;
                     break;
                 }
@@ -146,17 +149,10 @@ impl Controller {
             .run_until_cancelled(self.cluster.secret(object, &call))
             .await;
         // Dropped: it may have had effect, or may have it yet.
-        let answer = answer.unwrap_or_else(|| SecretAnswer::Failed {
-            problem: Problem::passing(Reason::Progressing, "acrcred is stopping."),
+        let answer = answer.unwrap_or(SecretAnswer::Failed {
+            problem: None,
             retry_after: SignedDuration::ZERO,
         });
-        if let SecretAnswer::Failed { problem, .. } | SecretAnswer::Refused(_, problem) = &answer {
-            tracing::warn!(
-                reason = problem.reason.as_str(),
-                detail = problem.message,
-                "Secret not written"
-            );
-        }
         let is_answered = !matches!(answer, SecretAnswer::Failed { .. });
         let now = self.clock.now();
         let uid = object.metadata.uid.as_deref().unwrap_or_default();

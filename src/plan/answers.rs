@@ -98,7 +98,7 @@ impl Facts {
                 retry_after,
             } => {
                 self.outcome_is_unknown(&call, now);
-                self.fail_secret(Backoff::retryable, retry_after, Some(problem), false, now);
+                self.fail_secret(Backoff::retryable, retry_after, problem, false, now);
             }
         }
     }

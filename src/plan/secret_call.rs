@@ -13,8 +13,8 @@ use super::entry::Issued;
 use super::problem::Problem;
 use crate::credential::Digest;
 
-/// One call.
-#[derive(Clone, Debug, PartialEq)]
+/// One call. Its name is for the log.
+#[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
 pub enum SecretCall {
     /// A PUT without effect (`dryRun`): the answer shows the version of what is stored, if that is ours. With the UID,
     /// if it is known.
@@ -64,8 +64,8 @@ pub enum SecretAnswer {
     NamespaceGone,
     /// Anything else, or no answer. A write may have had effect, or may have it yet.
     Failed {
-        /// What to report.
-        problem: Problem,
+        /// What to report; `None`: nothing that a user could act on.
+        problem: Option<Problem>,
         /// How long the API server asked to wait.
         retry_after: SignedDuration,
     },

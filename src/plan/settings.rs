@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::policy::Policy;
-use crate::api::Reason;
+use super::problem::Problem;
 use crate::credential::{AssertionClaims, ClientId, Clouds, MintError, TenantId};
 
 /// What the platform administrator decided.
@@ -43,14 +43,14 @@ pub struct ClusterFacts {
 }
 
 /// What is known of the admission policy that protects Secrets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyCheck {
     /// Whether it is in force.
     pub state: PolicyState,
     /// When the API server last answered that question.
     pub checked_at: Option<Timestamp>,
-    /// Why it cannot be checked, if the last attempts failed.
-    pub obstacle: Option<Reason>,
+    /// What to report if the last attempts to check it failed. Nothing in it changes from attempt to attempt.
+    pub obstacle: Option<Problem>,
 }
 
 /// Whether the admission policy is in force.

@@ -99,17 +99,17 @@ struct Report<'a> {
     problems: Vec<Option<Problem>>,
 }
 
-/// The status that is true now.
-pub(super) fn status(case: &Case<'_>) -> AcrCredentialStatus {
+/// The status that is true now. `waits_for_check`: nothing goes on without a check of the admission policy.
+pub(super) fn status(case: &Case<'_>, waits_for_check: bool) -> AcrCredentialStatus {
     let facts = case.facts;
-    let report = Report::of(case);
+    let report = Report::of(case, waits_for_check);
     let stored = || {
         case.registries
             .iter()
             .filter_map(|registry| registry.stored)
     };
     let lifetimes = || stored().map(Entry::lifetime);
-    let is_refreshed = report.whole.is_none() && !facts.object.spec.suspend;
+    let is_refreshed = case.unsupported.is_none() && !facts.object.spec.suspend;
     let fraction = facts.settings.refresh_fraction;
     let refresh_at = lifetimes().map(|life| schedule::refresh_at(&life, fraction, facts.uid()));
     let entitled = || {
@@ -183,53 +183,37 @@ fn is_answered(facts: &Facts) -> bool {
         || facts.cluster.own_user.is_some() && identity::named(facts).is_some()
 }
 
-/// What keeps the object as a whole from being refreshed.
-fn whole_problem(case: &Case<'_>) -> Option<Problem> {
+/// What keeps the object as a whole from being refreshed. `waits_for_check`: nothing goes on without a check of the
+/// admission policy.
+fn whole_problem(case: &Case<'_>, waits_for_check: bool) -> Option<Problem> {
     let facts = case.facts;
-    let failure = facts.secret.failure.as_ref();
-    let of_secret = failure.and_then(|failure| failure.problem.clone());
-    let is_missing = facts.cluster.policy.state == PolicyState::Missing;
-    let missing = is_missing.then(|| {
-        Problem::needing_action(
+    let policy = &facts.cluster.policy;
+    if policy.state == PolicyState::Missing {
+        let user = facts.cluster.own_user.as_deref();
+        return Some(Problem::needing_action(
             Reason::PolicyNotInForce,
-            "acrcred writes no Secret, because the admission policy that protects Secrets is not in force. Install it with the chart value policies.install=true (without Helm: kubectl apply -k config/policy).",
-        )
-    });
-    let policy = facts.cluster.policy;
-    let unclear = policy
-        .obstacle
-        .filter(|_| policy.state == PolicyState::Unknown)
-        .map(unclear);
-    missing
-        .or(unclear)
-        .or(of_secret)
-        .or_else(|| case.unsupported.clone())
-}
-
-/// acrcred writes nothing before it knows that the policy is in force.
-fn unclear(reason: Reason) -> Problem {
-    let what =
-        "acrcred cannot check whether the admission policy that protects Secrets is in force";
-    match reason {
-        Reason::Forbidden => Problem::needing_action(
-            reason,
-            format!("{what} (HTTP 403). Check acrcred's role: it needs create on Secrets."),
-        ),
-        _ => Problem::passing(
-            reason,
-            format!("{what}. Check the API server and its admission webhooks."),
-        ),
+            format!(
+                "acrcred writes no Secret, because the admission policy that protects Secrets is missing, or is for another user than {}, or its binding does not deny. Install it with the chart value policies.install=true. Without Helm, set that user in config/policy, and run: kubectl apply -k config/policy",
+                user.unwrap_or("acrcred's ServiceAccount")
+            ),
+        ));
     }
+    let is_needed = policy.state == PolicyState::Unknown || waits_for_check;
+    let unclear = policy.obstacle.clone().filter(|_| is_needed);
+    let failure = facts.secret.failure.as_ref();
+    unclear
+        .or_else(|| failure?.problem.clone())
+        .or_else(|| case.unsupported.clone())
 }
 
 // === impl Report ===
 
 impl<'a> Report<'a> {
-    fn of(case: &'a Case<'a>) -> Self {
+    fn of(case: &'a Case<'a>, waits_for_check: bool) -> Self {
         let registries = case.registries.iter();
         Self {
             case,
-            whole: whole_problem(case),
+            whole: whole_problem(case, waits_for_check),
             problems: registries
                 .map(|registry| registry_problem(case, registry))
                 .collect(),
@@ -259,7 +243,7 @@ impl<'a> Report<'a> {
             return conditions;
         }
         let suspended = object.spec.suspend;
-        let pending = pending(suspended);
+        let pending = self.pending();
         let problem = self.foremost().unwrap_or(&pending);
         add(ConditionType::Ready, false, problem);
         if problem.needs_action {
@@ -268,6 +252,26 @@ impl<'a> Report<'a> {
             add(ConditionType::Reconciling, true, problem);
         }
         conditions
+    }
+
+    /// What to say while nothing is wrong and the Secret is not complete yet.
+    fn pending(&self) -> Problem {
+        let facts = self.case.facts;
+        let name = facts.object.secret_name();
+        if facts.object.spec.suspend {
+            let message = format!(
+                "Suspended (spec.suspend), and Secret {name} lacks a live credential for at least one registry. Remove spec.suspend to let acrcred request it."
+            );
+            return Problem::passing(Reason::Suspended, message);
+        }
+        let message = if facts.cluster.policy.state == PolicyState::Unknown {
+            format!("acrcred checks its admission policy before it writes Secret {name}.")
+        } else if self.case.due().next().is_none() && self.case.has_news() {
+            format!("acrcred has a credential and waits to write Secret {name}.")
+        } else {
+            "acrcred is requesting a credential.".to_owned()
+        };
+        Problem::passing(Reason::Progressing, message)
     }
 
     /// The problem to report: first that of the whole object, then that of a registry without a live credential, then
@@ -327,6 +331,9 @@ fn row(server: &str, known: Option<&RegistryFacts>, reason: Reason) -> RegistryS
     }
 }
 
+/// How the sentence about a conflict with another client begins.
+const CONTESTED: &str = "Another client keeps changing this Secret";
+
 fn issued(facts: &Facts, now: Timestamp) -> Problem {
     let object = &facts.object;
     let name = object.secret_name();
@@ -345,31 +352,21 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
             &metadata.not_allowed,
             "--secret-metadata-prefixes does not allow them",
         ),
-        (
-            &metadata.invalid,
-            "they are not valid labels or annotations",
-        ),
+        (&metadata.invalid, "they are not valid"),
     ] {
         if !keys.is_empty() {
             let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
-            sentences.push(format!("Left out, because {why}: {}.", keys.join(", ")));
+            sentences.push(format!(
+                "Labels or annotations left out, because {why}: {}.",
+                keys.join(", ")
+            ));
         }
     }
     if object.annotations().contains_key(REFRESH_ANNOTATION) && object.refresh_request().is_none() {
         sentences.push("The annotation acrcred.dev/refresh has no effect: its value must be 1 to 64 letters, digits and . _ : + -".to_owned());
     }
     if facts.secret.is_owner_refused && matches!(facts.secret.place, Place::At(_)) {
-        sentences.push("The API server does not accept an owner reference from acrcred, so the Secret outlives this object.".to_owned());
-    }
-    if facts
-        .secret
-        .is_contested(facts.cluster.resync_interval, now)
-    {
-        let by = facts.secret.changed_by.as_deref().map(shortened);
-        let by = by.map(|by| format!(" (last: {by})")).unwrap_or_default();
-        sentences.push(format!(
-            "Another client changes this Secret again and again{by}."
-        ));
+        sentences.push("The API server does not accept an owner reference from acrcred, so deleting this object does not delete the Secret: delete it yourself.".to_owned());
     }
     let mut message = sentences.join(" ");
     // After a restart, what the Secret's metadata is like is known from what was said of it.
@@ -377,18 +374,20 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
         && let Some(before) = find(object.status.as_ref(), ConditionType::Ready, true)
         && before.reason == reason.as_str()
     {
-        message.clone_from(&before.message);
+        let is_over = before.message.split(CONTESTED).next();
+        message = is_over.unwrap_or_default().trim_end().to_owned();
+    }
+    if facts
+        .secret
+        .is_contested(facts.cluster.resync_interval, now)
+    {
+        let by = facts.secret.changed_by.as_deref().map(shortened);
+        let by = by.map(|by| format!(" (last: {by})")).unwrap_or_default();
+        message += &format!(
+            " {CONTESTED}{by}, so acrcred repairs it only at each resync, and pulls may fail in between. Stop that client, or let it use another Secret."
+        );
     }
     Problem::passing(reason, message)
-}
-
-fn pending(suspended: bool) -> Problem {
-    if suspended {
-        let message =
-            "Suspended (spec.suspend), and the Secret holds no live credential for every registry.";
-        return Problem::passing(Reason::Suspended, message);
-    }
-    Problem::passing(Reason::Progressing, "acrcred is requesting a credential.")
 }
 
 fn condition(

@@ -73,7 +73,7 @@ pub fn step(facts: &Facts, now: Timestamp) -> Step {
     let case = Case::of(facts, now);
     let mints = case.mints();
     let secret = secret_step(&case);
-    let desired = status::status(&case);
+    let desired = status::status(&case, secret.checks_policy);
     let standing = status::standing(&case, &desired);
     let (status, status_at) = status_step(&case, desired, &mints, secret.call.is_some());
     let (account, account_at) = match account_to_read(&case) {

@@ -71,6 +71,7 @@ struct Inner {
     api_requests: Family<Labels<3>, Counter>,
     watch_failures: Family<Labels<1>, Counter>,
     leader: Gauge,
+    policy: Gauge,
 }
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -106,6 +107,9 @@ impl Metrics {
 
         let help = "1 while this replica does the work, 0 while it stands by";
         let leader = registered(own, "leader", help);
+        let help =
+            "1 while the admission policy that protects Secrets is known to be in force, else 0";
+        let policy = registered(own, "policy_in_force", help);
         let reconciles = registered(own, "reconcile", "Reconciles of an object, by result");
         let help = "Attempts to replace a credential, by outcome";
         let refreshes = registered(own, "refresh", help);
@@ -127,6 +131,7 @@ impl Metrics {
             api_requests,
             watch_failures,
             leader,
+            policy,
         }));
         // A counter that appears only with its first failure shows that failure to nobody: `rate()`
         // needs a value before it.
@@ -155,6 +160,11 @@ impl Metrics {
         if !leads {
             self.0.scraped.objects().clear();
         }
+    }
+
+    /// Says whether the admission policy that protects Secrets is in force, as far as this process knows.
+    pub fn policy_is_in_force(&self, is_in_force: bool) {
+        self.0.policy.set(i64::from(is_in_force));
     }
 
     /// Counts and times a reconcile.

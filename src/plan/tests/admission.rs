@@ -101,40 +101,56 @@ fn an_unknown_policy_changes_nothing_for_a_ready_object() {
     assert_eq!(conditions(world.status()), READY);
 }
 
+/// Why the last checks failed.
+fn obstacle() -> Option<Problem> {
+    let message = "admission webhook down.example fails";
+    Some(Problem::passing(Reason::SecretWriteFailed, message))
+}
+
 #[test]
-fn a_check_that_cannot_be_made_is_reported_with_what_to_check() {
-    for (obstacle, reason, text) in [
-        (
-            Reason::Forbidden,
-            "Stalled=True/Forbidden",
-            "acrcred's role",
-        ),
-        (
-            Reason::SecretWriteFailed,
-            "Reconciling=True/SecretWriteFailed",
-            "admission webhooks",
-        ),
-    ] {
-        let mut world = World::of(&[CONTOSO]);
-        world.learn(|cluster| {
-            cluster.policy.state = PolicyState::Unknown;
-            cluster.policy.obstacle = Some(obstacle);
-        });
-        after_a_minute(&mut world);
-        assert_eq!(conditions(world.status())[1], reason);
-        assert!(message(world.status(), ConditionType::Ready).contains(text));
-        assert_eq!(world.api.secret, None);
-    }
+fn a_check_that_cannot_be_made_is_reported() {
+    let mut world = World::of(&[CONTOSO]);
+    world.learn(|cluster| {
+        cluster.policy.state = PolicyState::Unknown;
+        cluster.policy.obstacle = obstacle();
+    });
+    after_a_minute(&mut world);
+    assert_eq!(
+        conditions(world.status())[1],
+        "Reconciling=True/SecretWriteFailed"
+    );
+    assert!(message(world.status(), ConditionType::Ready).contains("down.example"));
+    assert_eq!(world.api.secret, None);
 }
 
 #[test]
 fn a_failed_check_after_a_good_one_changes_nothing() {
     let mut world = World::ready(&[CONTOSO]);
-    world.learn(|cluster| cluster.policy.obstacle = Some(Reason::SecretWriteFailed));
+    world.learn(|cluster| cluster.policy.obstacle = obstacle());
     assert!(world.look().is_idle());
     world.until_minted(|_| Ok(LIFE));
     assert!(world.holds_all());
     assert_eq!(conditions(world.status()), READY);
+}
+
+#[test]
+fn an_object_that_waits_for_a_check_says_why_it_fails() {
+    let mut world = World::ready(&[CONTOSO]);
+    world.checks_policy = false;
+    let secret = world.api.secret.as_mut().unwrap();
+    secret.metadata.resource_version = Some("999999".into());
+    world.advance(secs(600));
+    world.look();
+    world.advance(secs(2));
+    let look = world.look();
+    assert!(look.step.checks_policy, "a takeover needs a recent check");
+    assert_eq!(conditions(world.status()), READY, "one may still succeed");
+    world.learn(|cluster| cluster.policy.obstacle = obstacle());
+    world.look();
+    assert_eq!(
+        conditions(world.status()),
+        ["Ready=True/Issued", "RefreshFailing=True/SecretWriteFailed"]
+    );
 }
 
 #[test]

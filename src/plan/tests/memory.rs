@@ -47,6 +47,20 @@ fn a_restart_beside_a_foreign_secret_writes_no_status() {
 }
 
 #[test]
+fn after_a_restore_of_etcd_a_list_is_believed_although_its_versions_are_lower() {
+    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
+    let mut old = (*world.facts.object).clone();
+    old.metadata.resource_version = Some("1".into());
+    old.spec.registries.truncate(1);
+    let old = Arc::new(old);
+    assert!(!world.facts.seen(old.clone(), false, world.now), "an event");
+    assert!(world.facts.seen(old.clone(), true, world.now), "a list");
+    assert!(!world.facts.seen(old, true, world.now), "no news");
+    world.look();
+    assert_eq!(hosts(world.secret()), [CONTOSO]);
+}
+
+#[test]
 fn a_restart_with_refused_owner_references_writes_no_status() {
     let mut world = World::ready(&[CONTOSO]);
     world.api.guards_owners = true;
@@ -55,13 +69,13 @@ fn a_restart_with_refused_owner_references_writes_no_status() {
         .change(|secret| secret.metadata.owner_references = None);
     let start = world.now;
     world.pass(start + secs(600), |_| Ok(LIFE));
-    assert!(message(world.status(), ConditionType::Ready).contains("outlives"));
+    assert!(message(world.status(), ConditionType::Ready).contains("does not delete the Secret"));
     world.restart();
     let start = world.now;
     for look in world.pass(start + secs(720), |_| Ok(LIFE)) {
         assert!(look.is_idle(), "{look:?}");
     }
-    assert!(message(world.status(), ConditionType::Ready).contains("outlives"));
+    assert!(message(world.status(), ConditionType::Ready).contains("does not delete the Secret"));
 }
 
 #[test]
@@ -126,11 +140,11 @@ fn an_expired_credential_in_hand_is_not_written() {
 fn a_retry_after_of_the_api_server_is_a_floor() {
     let mut world = World::ready(&[CONTOSO]);
     world.api.refusal = Some(SecretAnswer::Failed {
-        problem: Problem {
+        problem: Some(Problem {
             reason: Reason::SecretWriteFailed,
             message: "busy".into(),
             needs_action: false,
-        },
+        }),
         retry_after: secs(120),
     });
     world.edit(|spec| spec.registries.push(world::registry(FABRIKAM)));

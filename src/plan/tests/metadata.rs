@@ -195,10 +195,7 @@ fn what_the_api_server_would_refuse_is_left_out() {
         world.look();
         assert_eq!(label(world.secret(), "k"), None, "{value}");
         let text = message(world.status(), ConditionType::Ready);
-        assert!(
-            text.ends_with("they are not valid labels or annotations: k."),
-            "{text}"
-        );
+        assert!(text.ends_with("they are not valid: k."), "{text}");
     }
 }
 

@@ -160,11 +160,11 @@ fn template(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> SecretTemp
 /// The answer of an API server that is not well, or of a webhook.
 fn refused() -> SecretAnswer {
     SecretAnswer::Failed {
-        problem: Problem {
+        problem: Some(Problem {
             reason: Reason::SecretWriteFailed,
             message: "refused".into(),
             needs_action: true,
-        },
+        }),
         retry_after: SignedDuration::ZERO,
     }
 }

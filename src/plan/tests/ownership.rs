@@ -348,7 +348,10 @@ fn where_owner_references_are_guarded_the_secret_has_none() {
     assert_eq!(world.secret().metadata.owner_references, None);
     assert!(world.holds_all());
     let text = message(world.status(), ConditionType::Ready);
-    assert!(text.contains("the Secret outlives this object"), "{text}");
+    assert!(
+        text.contains("deleting this object does not delete the Secret"),
+        "{text}"
+    );
     // Later writes are as good.
     let look = world.until_minted(|_| Ok(LIFE));
     assert_eq!(look.writes().len(), 1, "{look:?}");

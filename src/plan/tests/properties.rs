@@ -272,11 +272,11 @@ impl Run {
     fn carry_out(&mut self, call: SecretCall) -> Result<(), TestCaseError> {
         let before = self.world.api.secret.clone();
         let failed = || SecretAnswer::Failed {
-            problem: Problem {
+            problem: Some(Problem {
                 reason: Reason::SecretWriteFailed,
                 message: "no answer".into(),
                 needs_action: false,
-            },
+            }),
             retry_after: SignedDuration::ZERO,
         };
         let is_write = call.write().is_some();

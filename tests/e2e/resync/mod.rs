@@ -257,7 +257,7 @@ fn a_client_that_changes_the_secret_now_and_then_is_no_conflict() {
             })
             .await?;
             let message = message(&stated)?;
-            ensure!(!message.contains("again and again"), "{number}: {message}");
+            ensure!(!message.contains("keeps changing"), "{number}: {message}");
             scene.clock.advance(SignedDuration::from_mins(4));
         }
         Ok(())
