@@ -54,7 +54,7 @@ faults: build ## Runs the faults of Azure and writes what was observed into docs
 	@rm -f $(TARGET_DIR)/tmp/faults
 	$(CARGO) test --locked --test e2e -- faults:: --skip kubernetes_faults
 	@page=docs/reliability.md; { sed '/<!-- faults -->/q' $$page; \
-	  echo '| Hop | Fault | Reason told | Calls in 10 minutes | Status writes | Mended after |'; \
+	  echo '| Hop | Fault | Reason | Calls in 10 minutes | Status writes | Recovered after |'; \
 	  echo '|---|---|---|---|---|---|'; sort -u $(TARGET_DIR)/tmp/faults; \
 	  sed -n '/<!-- end of faults -->/,$$p' $$page; } > $(TARGET_DIR)/tmp/page && cp $(TARGET_DIR)/tmp/page $$page
 

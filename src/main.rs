@@ -74,7 +74,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(async move { warn_where_unlimited(&client).await });
     controller.run(stop.clone()).await;
     if !stop.is_cancelled() {
-        return Err("a watch of the API server ended for good; see the log".into());
+        return Err("a watch or the leader election ended unexpectedly; see the log".into());
     }
     admin.await?;
     tracing::info!("stopped");

@@ -47,11 +47,11 @@ pub struct AcrCredentialSpec {
     /// The Secret that is written.
     pub secret: Option<SecretTemplate>,
 
-    /// ServiceAccounts that get the Secret in their imagePullSecrets. Not served yet: an object that sets
-    /// it is not minted for.
+    /// ServiceAccounts that get the Secret in their imagePullSecrets. Not supported yet: an object that sets
+    /// it gets no credential.
     pub attach: Option<Attach>,
 
-    /// Stops minting. The status still tells the truth about expiry. Default: false.
+    /// Stops issuing and refreshing. The status still reports the expiry. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }

@@ -59,7 +59,7 @@ impl AssertionSource for AssertionFile {
             Ok(text) if !text.trim().is_empty() => Ok(Token::new(text.trim().to_owned())),
             Ok(_) => Err(MintError::new(Hop::Assertion, Cause::NoAssertion)),
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot read the assertion");
+                tracing::warn!(path = %self.path.display(), %error, "cannot read the ServiceAccount token file");
                 Err(MintError::new(Hop::Assertion, Cause::NoAssertion))
             }
         }

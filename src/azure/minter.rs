@@ -64,7 +64,7 @@ impl Minter {
     }
 
     /// An ACR token for `request`, a shared one if there is a young one. The caller has checked
-    /// that the object is entitled to it: a hot cache asks nobody.
+    /// that the object is entitled to it: a cache hit sends no request.
     pub async fn mint(
         &self,
         request: &MintRequest,

@@ -159,7 +159,7 @@ impl Lease {
         object
     }
 
-    /// Once: whoever cannot hear us waits for the end of the lease.
+    /// Tries once: if it fails, the others wait until the lease expires.
     async fn release(&self, current: &Object, election: &Election) {
         let mut object = current.clone();
         if let Some(spec) = &mut object.spec {
@@ -170,7 +170,7 @@ impl Lease {
         let write = self.api.replace(&self.options.name, &params, &object);
         match within(election.call_limit(), write).await {
             Ok(_) => tracing::info!("released the lease"),
-            Err(error) => tracing::warn!(%error, "cannot release the lease; it ends by itself"),
+            Err(error) => tracing::warn!(%error, "cannot release the lease; it will expire"),
         }
     }
 

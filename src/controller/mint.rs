@@ -19,7 +19,7 @@ use crate::credential::{
 };
 use crate::process::ReconcileResult;
 
-/// A `ServiceAccount` that is gone, or trusted no more, ends what its tokens can get this soon.
+/// Limits how long tokens of a `ServiceAccount` are reused after it is gone or no longer trusted.
 const MAX_CACHE_LIFE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Tokens of a `ServiceAccount`, from the `TokenRequest` API, each for one audience.

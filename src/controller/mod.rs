@@ -174,7 +174,7 @@ impl Controller {
                     self.schedule_all();
                     return std::future::pending().await;
                 }
-                Err(failure) => tracing::warn!(%failure, "cannot ask for acrcred's own user name"),
+                Err(failure) => tracing::warn!(%failure, "cannot get acrcred's own user name"),
             }
             tokio::time::sleep(OWN_NAME_RETRY).await;
         }
@@ -205,7 +205,7 @@ impl Controller {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.clone().watch_all() => tracing::error!("a watch ended; stopping"),
-            () = keeper.wait() => tracing::error!("the keeping of the lease ended; stopping"),
+            () = keeper.wait() => tracing::error!("leader election ended; stopping"),
             () = self.clone().learn_own_user() => {}
             () = self.clone().keep_policy_checked() => {}
             () = self.clone().work() => {}
@@ -250,7 +250,7 @@ impl Controller {
         if moved.abs() > CLOCK_STEP {
             tracing::warn!(
                 seconds = moved.as_secs(),
-                "the clock was set; every object is judged again"
+                "the wall clock was changed; reconciling every object"
             );
             self.learn(|facts| facts.rebase(wall));
             self.schedule_all();

@@ -47,7 +47,7 @@ impl Controller {
                 () = lease.lost() => {}
                 () = self.clone().dispatch() => {}
             }
-            tracing::warn!("lost the lease; no reconcile starts without it");
+            tracing::warn!("lost the lease; no new reconcile starts");
             self.end_term(sleep(lease.grace())).await;
         }
     }

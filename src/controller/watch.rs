@@ -29,7 +29,7 @@ pub(super) struct Scope {
 pub(super) enum Change<K> {
     /// This is there; from a list or not.
     Seen(Watched<K>, bool),
-    /// This is there no more.
+    /// This object was deleted.
     Deleted(Watched<K>),
     /// A whole list has nothing for this object.
     Missing(ObjectKey),
@@ -143,7 +143,7 @@ impl Controller {
                 Err(error) => {
                     self.metrics.watch_failed(kind);
                     let failure = failure_of(error);
-                    tracing::warn!(%failure, kind, "watch failed; it starts again");
+                    tracing::warn!(%failure, kind, "watch failed; restarting it");
                 }
             }
         }

@@ -85,7 +85,7 @@ pub enum Cause {
 pub enum Class {
     /// Passing trouble: exponential.
     Retryable,
-    /// Passing trouble that has no business lasting: as retryable for an hour, then as terminal.
+    /// A transient failure that should not last: as retryable for an hour, then as terminal.
     Escalating,
     /// Possibly a change that has not spread yet: retried quickly for 15 minutes, then as terminal.
     Propagation,

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::secret_call::{Refusal, SecretAnswer, SecretCall, SecretVersion};
 use crate::credential::Digest;
 
-/// A namespace that is going does not come back; its objects go with it.
+/// A namespace that is being deleted is not restored; its objects are deleted with it.
 const NAMESPACE_GONE: SignedDuration = SignedDuration::from_hours(1);
 
 // === impl Facts ===

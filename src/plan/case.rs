@@ -169,7 +169,7 @@ impl<'a> Case<'a> {
             server: server.clone(),
             scope: scope.clone(),
             // An older credential never replaces a newer one. `iat` has a resolution of one second; the time of
-            // receipt tells credentials of one second apart.
+            // receipt distinguishes credentials of the same second.
             newer_than: registry
                 .current()
                 .map(|lifetime| lifetime.start)

@@ -92,7 +92,7 @@ fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identit
     match facts.cluster.is_own_user(&name) {
         Some(false) => {}
         Some(true) => return Err(assertion_error(Cause::ImpersonationForbidden)),
-        // Absence is not power: until acrcred knows its own name, it impersonates no ServiceAccount.
+        // Until acrcred knows its own name, it impersonates no ServiceAccount.
         None => return Err(assertion_error(Cause::ApiServer)),
     }
     let account = match self::named(facts).map(|account| &account.state) {

@@ -1,4 +1,4 @@
-//! What stands in an object's way.
+//! What prevents an object from working.
 
 use crate::api::Reason;
 

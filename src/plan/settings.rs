@@ -65,7 +65,7 @@ pub enum PolicyState {
     Missing,
 }
 
-/// A check of the policy counts so long where only the policy tells a foreign Secret from ours.
+/// How long a check of the policy is valid where only the policy distinguishes a foreign Secret from ours.
 const CHECK_LASTS: SignedDuration = SignedDuration::from_secs(60);
 
 // === impl ClusterFacts ===

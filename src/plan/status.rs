@@ -90,7 +90,7 @@ pub(super) fn is_news(facts: &Facts, desired: &AcrCredentialStatus) -> bool {
     present != Some(desired) && !is_refused && !(says_nothing && desired.secret.is_none())
 }
 
-/// What is to be said of an object.
+/// What to report about an object.
 struct Report<'a> {
     case: &'a Case<'a>,
     /// What keeps the object as a whole from being refreshed.
@@ -159,16 +159,16 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
     let of_identity = |error| Some(failure::problem(case, registry, error));
     match &case.identity {
         Err(error) if identity::is_gone(facts, &case.identity) => return of_identity(*error),
-        // Nothing is tried: what failed before says nothing of now.
+        // Nothing is attempted, so an earlier failure says nothing about the current state.
         _ if case.mints_nothing() => return None,
         Err(error) if is_answered(facts) && registry.due_at(facts) <= case.now => {
             return of_identity(*error);
         }
         _ => {}
     }
-    // What failed when something else was due says nothing of now.
+    // A failure from when something else was due says nothing about the current state.
     let is_due = case.due().any(|due| due.server == registry.server);
-    // The identity is what it was, but whether it still is, the API server does not say.
+    // The API server gives no answer about whether the identity still exists.
     if is_due && identity::named(facts).is_some_and(|account| account.failure.is_some()) {
         return of_identity(MintError::new(Hop::Assertion, Cause::ApiServer));
     }

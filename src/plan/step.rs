@@ -350,7 +350,7 @@ fn status_step(
     is_writing: bool,
 ) -> (Option<StatusWrite>, Option<Timestamp>) {
     let (facts, now) = (case.facts, case.now);
-    // In a namespace that is going there is no status to write.
+    // In a namespace that is being deleted there is no status to write.
     let failure = facts.secret.failure.as_ref();
     let is_going = failure.is_some_and(|failure| failure.holds_mints && failure.problem.is_none());
     if is_going || !status::is_news(facts, &desired) {

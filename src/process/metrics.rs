@@ -99,13 +99,13 @@ impl Metrics {
         let histogram = (|| Histogram::new(BUCKETS)) as fn() -> Histogram;
         let reconcile_durations = histogram();
         let mints = Family::new_with_constructor(histogram);
-        let help = "How long a look at an object took";
+        let help = "How long a reconcile of an object took";
         let metric = reconcile_durations.clone();
         own.register_with_unit("reconcile_duration", help, Unit::Seconds, metric);
         let help = "How long a hop from assertion to registry token took";
         own.register_with_unit("mint_duration", help, Unit::Seconds, mints.clone());
 
-        let help = "1 while this replica does the work, 0 while it stands by";
+        let help = "1 while this replica is the leader, 0 while it is a standby";
         let leader = registered(own, "leader", help);
         let help =
             "1 while the admission policy that protects Secrets is known to be in force, else 0";

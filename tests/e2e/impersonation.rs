@@ -138,7 +138,7 @@ fn a_service_account_that_comes_later_is_waited_for() {
 }
 
 #[test]
-fn a_service_account_that_is_deleted_takes_its_credential_along_at_the_sweep() {
+fn a_service_account_that_is_deleted_loses_its_credential_at_the_resync() {
     run(async {
         let scene = Scene::with_own_time("deleted").await?;
         let puller = scene.puller().await?;

@@ -393,7 +393,7 @@ fn a_guarded_reference_to_another_owner_is_waited_for() {
 }
 
 #[test]
-fn a_guarded_reference_that_was_removed_no_longer_hinders() {
+fn the_secret_is_taken_over_once_a_guarded_reference_is_removed() {
     let mut world = World::ready(&[CONTOSO]);
     world.api.guards_owners = true;
     re_create(&mut world);

@@ -38,7 +38,7 @@ struct Run {
 }
 
 #[test]
-fn whatever_happens_each_step_is_right_and_all_ends_well() {
+fn every_step_is_valid_and_every_state_recovers() {
     let steps = Cell::new(0);
     let mut runner = TestRunner::new(config(RUNS));
     let result = runner.run(&events(), |events| {

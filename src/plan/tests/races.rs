@@ -85,7 +85,7 @@ fn a_secret_that_vanished_meanwhile_is_created_with_all() {
 }
 
 #[test]
-fn a_replaced_secret_is_not_seized() {
+fn a_replaced_secret_is_not_overwritten() {
     let mut world = World::ready(&[CONTOSO]);
     let mut theirs = world.secret().clone();
     theirs.metadata.uid = Some("another".into());

@@ -131,7 +131,7 @@ fn a_token_of_a_second_is_dead_for_a_while_but_never_a_hot_loop() {
 }
 
 #[test]
-fn nothing_ever_makes_it_hasty() {
+fn no_state_causes_a_hot_loop() {
     for (refuses_writes, has_secret) in [(false, false), (false, true), (true, true), (true, false)]
     {
         for error in [

@@ -481,7 +481,7 @@ fn memory_stays_valid_while_the_status_names_our_version() {
 }
 
 #[test]
-fn a_status_that_a_user_deletes_does_not_unseat_the_memory() {
+fn deleting_the_status_keeps_known_tokens() {
     let mut world = World::ready(&[CONTOSO]);
     world.change(|object| object.status = None);
     let look = world.look();

@@ -42,7 +42,7 @@ const FAMILIES: [Family; 3] = [
     ),
     (
         "credential_refresh_timestamp",
-        "When the next refresh of an object is planned, in seconds since 1970; stays where it is while refreshes fail.",
+        "When the next refresh of an object is planned, in seconds since 1970; does not change while refreshes fail.",
         Some(Unit::Seconds),
         |standing| standing.refresh_at.map(Timestamp::as_second),
     ),

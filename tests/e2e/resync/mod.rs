@@ -177,7 +177,7 @@ async fn a_minute_passes(scene: &Scene, acrcred: &Acrcred) -> Result<()> {
 }
 
 #[test]
-fn a_client_that_answers_each_write_starts_no_war_and_is_named() {
+fn a_client_that_reverts_each_write_is_named_and_repairs_are_limited() {
     run(async {
         let scene = Scene::new("war").await?;
         let contoso = scene.registry("contoso").await?;
