@@ -22,7 +22,7 @@ use super::watched::Watched;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER, OWNER_ANNOTATION};
 use crate::credential::names::is_subdomain;
 use crate::credential::{Cause, Hop, MintError, Token};
-use crate::plan::{SecretAnswer, SecretCall, ServiceAccountFacts, ServiceAccountState};
+use crate::plan::{SecretAnswer, SecretCall, ServiceAccountFacts};
 use crate::process::Metrics;
 
 /// Calls under way at once. kube speaks HTTP/1.1: each is a connection.
@@ -80,24 +80,16 @@ impl Cluster {
         &self,
         namespace: &str,
         name: &str,
-    ) -> ApiResult<ServiceAccountState> {
+    ) -> Result<ServiceAccountFacts, Cause> {
         // The schema says the same; a name that is a path must not get as far as a URL even so.
         if !is_subdomain(name) {
-            return Ok(ServiceAccountState::Missing);
+            return Err(Cause::NoServiceAccount);
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let call = accounts.get_metadata(name);
-        match self.call("get", "serviceaccounts", call).await {
-            Ok(account) => {
-                let facts = ServiceAccountFacts::of(&account.metadata);
-                Ok(ServiceAccountState::Found(Box::new(facts)))
-            }
-            Err(failure) => match failure.code() {
-                Some(404) => Ok(ServiceAccountState::Missing),
-                Some(403) => Ok(ServiceAccountState::Forbidden),
-                _ => Err(failure),
-            },
-        }
+        let answer = self.call("get", "serviceaccounts", call).await;
+        let account = answer.map_err(|failure| cause_of(&failure, name))?;
+        Ok(ServiceAccountFacts::of(&account.metadata))
     }
 
     /// A token of a `ServiceAccount` for one audience, for 10 minutes.
@@ -127,19 +119,10 @@ impl Cluster {
                 let token = answer.status.map(|status| Token::new(status.token));
                 token.ok_or_else(|| failed(Cause::Malformed))
             }
-            Err(failure) => {
-                tracing::warn!(%failure, service_account = name, "cannot request a ServiceAccount token");
-                let cause = match failure.code() {
-                    Some(403) => Cause::ImpersonationForbidden,
-                    Some(404) => Cause::NoServiceAccount,
-                    Some(409) => Cause::ServiceAccountChanged,
-                    _ => Cause::ApiServer,
-                };
-                Err(MintError {
-                    status: failure.code(),
-                    ..failed(cause)
-                })
-            }
+            Err(failure) => Err(MintError {
+                status: failure.code(),
+                ..failed(cause_of(&failure, name))
+            }),
         }
     }
 
@@ -294,6 +277,19 @@ impl Cluster {
         let outcome = result.as_ref().err().map_or("success", ApiFailure::name);
         self.metrics.api_requested(verb, resource, outcome);
         result
+    }
+}
+
+/// Why a `ServiceAccount` cannot be used.
+fn cause_of(failure: &ApiFailure, name: &str) -> Cause {
+    match failure.code() {
+        Some(403) => Cause::ImpersonationForbidden,
+        Some(404) => Cause::NoServiceAccount,
+        Some(409) => Cause::ServiceAccountChanged,
+        _ => {
+            tracing::warn!(%failure, service_account = name, "cannot use a ServiceAccount");
+            Cause::ApiServer
+        }
     }
 }
 

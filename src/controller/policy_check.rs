@@ -61,7 +61,7 @@ impl Controller {
             check_at = Some(saturating_add(self.clock.now(), wait));
             // A webhook may be down for a moment: that is no news for every object.
             check.obstacle = check.obstacle.filter(|_| failures >= UNCLEAR);
-            self.conclude(check, is_asked);
+            self.conclude(&check, is_asked);
         }
     }
 
@@ -105,7 +105,7 @@ impl Controller {
     }
 
     /// Takes note of a check. If it is news, or an object has asked for it, every object decides again.
-    fn conclude(&self, check: PolicyCheck, is_asked: bool) {
+    fn conclude(&self, check: &PolicyCheck, is_asked: bool) {
         let before = self.known_cluster().policy.clone();
         let is_news = (before.state, &before.obstacle) != (check.state, &check.obstacle);
         self.learn(|facts| facts.policy = check.clone());

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::Controller;
 use super::queue::ObjectKey;
 use crate::api::AcrCredential;
-use crate::credential::saturating_add;
+use crate::credential::{Cause, saturating_add};
 use crate::plan::{Call, SecretAnswer, SecretCall, StatusWrite};
 use crate::process::{self, ReconcileResult};
 
@@ -129,12 +129,9 @@ impl Controller {
     async fn read_account(&self, key: &ObjectKey, uid: &str, name: &str) -> bool {
         let read = self.cluster.read_service_account(&key.namespace, name);
         let answer = read.await;
-        if let Err(failure) = &answer {
-            tracing::warn!(%failure, service_account = name, "cannot read a ServiceAccount");
-        }
-        let (is_answered, now) = (answer.is_ok(), self.clock.now());
+        let (is_answered, now) = (answer != Err(Cause::ApiServer), self.clock.now());
         self.objects
-            .with(key, uid, |facts| facts.account_read(name, answer.ok(), now));
+            .with(key, uid, |facts| facts.account_read(name, answer, now));
         is_answered
     }
 

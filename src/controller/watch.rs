@@ -129,7 +129,7 @@ impl Controller {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => {
-                    listed.extend(on_change(Change::Seen(object, true)))
+                    listed.extend(on_change(Change::Seen(object, true)));
                 }
                 Ok(Event::Apply(object)) => _ = on_change(Change::Seen(object, false)),
                 Ok(Event::Delete(object)) => _ = on_change(Change::Deleted(object)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::backoff::{Attempt, Revision};
+use super::backoff::Attempt;
 use super::entitlement::{self, Entitlement};
 use super::entry::{Entry, Issued};
 use super::facts::{Facts, MAX_REGISTRIES, Place, RegistryFacts};
@@ -13,7 +13,8 @@ use super::problem::Problem;
 use super::schedule;
 use super::settings::PolicyState;
 use crate::credential::{
-    Credential, Identity, IssuedFor, Lifetime, MintError, MintRequest, Principal, saturating_add,
+    Credential, Identity, IssuedFor, Lifetime, MintError, MintRequest, Principal, Scope,
+    saturating_add,
 };
 
 /// An object, and what each of its registries needs.
@@ -24,6 +25,8 @@ pub(super) struct Case<'a> {
     pub unsupported: Option<Problem>,
     /// Who asks, or why that is not known.
     pub identity: Result<Identity, MintError>,
+    /// Whether nothing may be minted, whatever is due.
+    pub mints_nothing: bool,
     /// In the order of the spec.
     pub registries: Vec<Registry<'a>>,
     /// Servers whose credentials are, or may be, in the Secret and must leave it.
@@ -37,16 +40,37 @@ pub(super) struct Registry<'a> {
     pub entitlement: Result<Entitlement, Problem>,
     /// What a credential must be issued for; `None` while the identity is not known.
     pub target: Option<IssuedFor>,
-    /// Whose identity it must be issued to.
-    pub principal: Principal,
-    pub facts: Option<&'a RegistryFacts>,
+    pub facts: &'a RegistryFacts,
     /// What the Secret holds, if the object may keep it.
     pub stored: Option<&'a Entry>,
     /// What the Secret may hold, likewise.
     pub unconfirmed: Option<&'a Issued>,
     /// A credential that is not written yet, and since when, if it is for just this.
     pub in_hand: Option<&'a (Issued, Timestamp)>,
+    /// The lifetime of what counts as its credential: in hand, else stored and issued for just this.
+    current: Option<Lifetime>,
+    /// When what counts as its credential was received, if this process received it.
+    pub received_at: Option<Timestamp>,
+    /// When its credential must be replaced; long ago if there is none.
+    pub due_at: Timestamp,
+    /// Before when no attempt is made, because the last ones failed.
+    pub attempt_at: Option<Timestamp>,
+    /// Since when a mint of what is wanted has been under way.
+    pub in_flight_since: Option<Timestamp>,
+    /// Whether the Secret holds a live credential for it.
+    pub is_live: bool,
+    /// Whether a write would lose a live credential: the Secret holds it, and its token is not known.
+    pub is_blocker: bool,
 }
+
+/// What is known of a registry of which nothing is.
+static NOTHING: RegistryFacts = RegistryFacts {
+    stored: None,
+    in_hand: None,
+    unconfirmed: None,
+    in_flight: Vec::new(),
+    attempt: None,
+};
 
 /// How long a write waits for mints that are under way: a rotation of several registries is one write.
 pub(super) const GATHER: SignedDuration = SignedDuration::from_secs(2);
@@ -70,26 +94,29 @@ impl<'a> Case<'a> {
             .collect();
         let must_leave = |server: &str, known: &RegistryFacts| {
             let registry = registries.iter().find(|registry| registry.server == server);
-            let may_stay = |registry: &Registry<'_>| {
-                known.stored.is_none() == registry.stored.is_none()
-                    && known.unconfirmed.is_none() == registry.unconfirmed.is_none()
-            };
-            (known.stored.is_some() || known.unconfirmed.is_some())
-                && !registry.is_some_and(may_stay)
+            let keeps = |kept: fn(&Registry<'_>) -> bool| registry.is_some_and(kept);
+            known.stored.is_some() && !keeps(|registry| registry.stored.is_some())
+                || known.unconfirmed.is_some() && !keeps(|registry| registry.unconfirmed.is_some())
         };
-        let leaving = facts
-            .registries
-            .iter()
-            .filter(|(server, known)| must_leave(server, known))
-            .map(|(server, _)| server.as_str())
-            .collect();
+        let known = facts.registries.iter();
+        let leaving = known.filter(|(server, known)| must_leave(server, known));
+        let unsupported = entitlement::unsupported(facts);
+        // Where there is no Secret, nothing but another attempt shows whether one can be written.
+        let is_held = facts.secret.failure.as_ref().is_some_and(|failure| {
+            let retry_at = failure.backoff.next_at(&facts.revision(None));
+            failure.holds_mints && (facts.secret.place != Place::Absent || retry_at > now)
+        });
         Self {
             facts,
             now,
-            unsupported: entitlement::unsupported(facts),
             identity,
+            mints_nothing: unsupported.is_some()
+                || facts.object.spec.suspend
+                || is_held
+                || facts.cluster.policy.state == PolicyState::Missing,
+            unsupported,
+            leaving: leaving.map(|(server, _)| server.as_str()).collect(),
             registries,
-            leaving,
         }
     }
 
@@ -106,20 +133,6 @@ impl<'a> Case<'a> {
         registries.find(|registry| registry.server == server)
     }
 
-    /// Whether nothing may be minted, whatever is due.
-    pub fn mints_nothing(&self) -> bool {
-        let facts = self.facts;
-        // Where there is no Secret, nothing but another attempt shows whether one can be written.
-        let is_held = facts.secret.failure.as_ref().is_some_and(|failure| {
-            let retry_at = failure.backoff.next_at(&facts.revision(None));
-            failure.holds_mints && (facts.secret.place != Place::Absent || retry_at > self.now)
-        });
-        self.unsupported.is_some()
-            || facts.object.spec.suspend
-            || is_held
-            || facts.cluster.policy.state == PolicyState::Missing
-    }
-
     /// Whether something waits to be written: a credential in hand, or one that must leave the Secret.
     pub fn has_news(&self) -> bool {
         !self.leaving.is_empty() || self.registries.iter().any(|r| r.in_hand.is_some())
@@ -127,15 +140,15 @@ impl<'a> Case<'a> {
 
     /// The registries whose credential is due: none, an old one, or one that a write needs.
     pub fn due(&self) -> impl Iterator<Item = &Registry<'a>> {
-        // A write needs the token of every entry that stays.
         let unseals = self.has_news();
-        let is_held = self.mints_nothing();
-        self.registries.iter().filter(move |registry| {
-            !is_held
-                && registry.entitlement.is_ok()
-                && (registry.due_at(self.facts) <= self.now
-                    || (unseals && registry.is_blocker(self.now)))
-        })
+        let registries = self.registries.iter();
+        registries.filter(move |registry| self.is_due(registry, unseals))
+    }
+
+    /// A write, if one waits (`unseals`), needs the token of every entry that stays.
+    fn is_due(&self, registry: &Registry<'_>, unseals: bool) -> bool {
+        let is_old = registry.due_at <= self.now || (unseals && registry.is_blocker);
+        !self.mints_nothing && registry.entitlement.is_ok() && is_old
     }
 
     /// The mints to start now.
@@ -154,26 +167,27 @@ impl<'a> Case<'a> {
     /// Until when a write waits for mints that started just now, or are about to.
     pub fn gathers_until(&self) -> Option<Timestamp> {
         let starts = !self.mints().is_empty();
-        let since = self.registries.iter().filter_map(Registry::in_flight_since);
+        let since = self
+            .registries
+            .iter()
+            .filter_map(|registry| registry.in_flight_since);
         let latest = since.chain(starts.then_some(self.now)).max()?;
         Some(saturating_add(latest, GATHER)).filter(|until| *until > self.now)
     }
 
     fn mint(&self, registry: &Registry<'a>, identity: &Identity) -> Option<MintRequest> {
         let Entitlement { server, scope } = registry.entitlement.as_ref().ok()?;
-        let in_flight = registry.facts.map_or(0, |known| known.in_flight.len());
-        let may_start = registry.may_start(self.facts, self.now) && in_flight < MAX_IN_FLIGHT;
-        let asked_at = self.facts.asked_at(registry.received_at());
+        let may_start =
+            registry.may_start(self.now) && registry.facts.in_flight.len() < MAX_IN_FLIGHT;
+        let asked_at = self.facts.asked_at(registry.received_at);
+        let newer_than = registry.current.map(|lifetime| lifetime.start);
         may_start.then(|| MintRequest {
             identity: identity.clone(),
             server: server.clone(),
             scope: scope.clone(),
             // An older credential never replaces a newer one. `iat` has a resolution of one second; the time of
             // receipt distinguishes credentials of the same second.
-            newer_than: registry
-                .current()
-                .map(|lifetime| lifetime.start)
-                .filter(|_| asked_at.is_none()),
+            newer_than: newer_than.filter(|_| asked_at.is_none()),
             received_after: asked_at,
         })
     }
@@ -215,58 +229,83 @@ impl<'a> Registry<'a> {
         is_gone: bool,
         now: Timestamp,
     ) -> Self {
+        let known = facts.registries.get(&spec.server).unwrap_or(&NOTHING);
         let entitlement = entitlement::entitled(facts, spec);
-        let known = facts.registries.get(&spec.server);
-        let mut registry = Self {
+        let entitled = entitlement.as_ref().ok();
+        let of_both = entitled.zip(identity.as_ref().ok());
+        let target = of_both.map(|(to, who)| IssuedFor::new(who, &to.server, &to.scope));
+        // What may stay is that of an identity which is not known to be gone. Of the controller identity, it is only
+        // where the object may still use it.
+        let may_stay = |issued_for: &IssuedFor, is_of_scope: &dyn Fn(&Scope) -> bool| {
+            entitled.filter(|_| !is_gone).is_some_and(|to| {
+                let is_of_account = issued_for.principal() == Principal::ServiceAccount;
+                (is_of_account || entitlement::may_use_controller_identity(facts, &to.server))
+                    && is_of_scope(&to.scope)
+            })
+        };
+        let covered = |issued: &Issued| {
+            may_stay(&issued.issued_for, &|scope| {
+                scope.covers(&issued.credential.token)
+            })
+        };
+        let stored = known.stored.as_ref().filter(|entry| match entry {
+            Entry::Known(issued) => covered(issued),
+            Entry::Sealed { issued_for, .. } => {
+                may_stay(issued_for, &|scope| issued_for.is_of_scope(scope))
+            }
+        });
+        let in_hand = known.in_hand.as_ref().filter(|(issued, _)| {
+            let is_live = issued.credential.lifetime.is_live(now);
+            !is_gone && target.as_ref() == Some(&issued.issued_for) && is_live
+        });
+        let is_live = stored.is_some_and(|entry| entry.lifetime().is_live(now));
+        let is_known = matches!(stored, Some(Entry::Known(_)));
+        let is_doubtful = stored.is_some_and(Entry::is_doubtful);
+        let names_account = facts.object.spec.identity.is_some();
+        let is_of_target = |entry: &&Entry| match (&target, entry.issued_for()) {
+            (Some(target), issued_for) => issued_for == target,
+            (None, issued_for) => {
+                (issued_for.principal() == Principal::ServiceAccount) == names_account
+            }
+        };
+        let current = match in_hand {
+            Some((issued, _)) => Some(issued.credential.lifetime),
+            None => stored
+                .filter(is_of_target)
+                .filter(|_| !is_doubtful)
+                .map(Entry::lifetime),
+        };
+        let received_at = match (in_hand, stored) {
+            (Some((issued, _)), _) | (None, Some(Entry::Known(issued))) => {
+                Some(issued.credential.received_at)
+            }
+            _ => None,
+        };
+        let asked_at = facts.asked_at(received_at).unwrap_or(Timestamp::MAX);
+        let fraction = facts.settings.refresh_fraction;
+        let due_at = current.map(|life| schedule::refresh_at(&life, fraction, facts.uid()));
+        let revision = facts.revision(target.clone());
+        let mut in_flight = known.in_flight.iter();
+        let in_flight = in_flight.find(|(other, _)| Some(other) == target.as_ref());
+        Self {
             server: &spec.server,
-            target: None,
-            principal: match facts.object.spec.identity {
-                Some(_) => Principal::ServiceAccount,
-                None => Principal::Controller,
-            },
             facts: known,
-            stored: None,
-            unconfirmed: None,
-            in_hand: None,
+            stored,
+            unconfirmed: known.unconfirmed.as_ref().filter(|issued| covered(issued)),
+            in_hand,
+            current,
+            received_at,
+            due_at: due_at.map_or(Timestamp::MIN, |at| at.min(asked_at)),
+            attempt_at: known
+                .attempt
+                .as_ref()
+                .map(|attempt| attempt.next_at(&revision)),
+            in_flight_since: in_flight.map(|(_, since)| *since),
+            is_live,
+            is_blocker: in_hand.is_none() && is_live && !is_known && !is_doubtful,
             entitlement,
-        };
-        let Ok(Entitlement { server, scope }) = &registry.entitlement else {
-            return registry;
-        };
-        registry.target = identity
-            .as_ref()
-            .ok()
-            .map(|identity| IssuedFor::new(identity, server, scope));
-        if is_gone {
-            return registry;
+            target,
         }
-        // Of the controller identity, only where the object may still use it.
-        let is_allowed = |issued_for: &IssuedFor| {
-            issued_for.principal() == Principal::ServiceAccount
-                || entitlement::may_use_controller_identity(facts, server)
-        };
-        let may_stay = |issued: &Issued| {
-            is_allowed(&issued.issued_for) && scope.covers(&issued.credential.token)
-        };
-        registry.stored =
-            known
-                .and_then(|known| known.stored.as_ref())
-                .filter(|entry| match entry {
-                    Entry::Known(issued) => may_stay(issued),
-                    Entry::Sealed { issued_for, .. } => {
-                        is_allowed(issued_for) && issued_for.is_of_scope(scope)
-                    }
-                });
-        registry.unconfirmed = known
-            .and_then(|known| known.unconfirmed.as_ref())
-            .filter(|issued| may_stay(issued));
-        let target = registry.target.as_ref();
-        registry.in_hand = known
-            .and_then(|known| known.in_hand.as_ref())
-            .filter(|(issued, _)| {
-                target == Some(&issued.issued_for) && issued.credential.lifetime.is_live(now)
-            });
-        registry
     }
 
     /// What the Secret should hold for it, if its token is known: what is in hand, else the newer of what is stored and
@@ -283,90 +322,15 @@ impl<'a> Registry<'a> {
         })
     }
 
-    /// The lifetime of what counts as its credential: in hand, else stored and issued for just this.
-    pub fn current(&self) -> Option<Lifetime> {
-        if let Some((issued, _)) = self.in_hand {
-            return Some(issued.credential.lifetime);
-        }
-        let stored = self.stored.filter(|entry| {
-            let issued_for = entry.issued_for();
-            let is_of_target = match &self.target {
-                Some(target) => issued_for == target,
-                None => issued_for.principal() == self.principal,
-            };
-            is_of_target
-                && !matches!(
-                    entry,
-                    Entry::Sealed {
-                        is_doubtful: true,
-                        ..
-                    }
-                )
-        });
-        stored.map(Entry::lifetime)
-    }
-
-    /// When what counts as its credential was received, if this process received it.
-    pub fn received_at(&self) -> Option<Timestamp> {
-        match (self.in_hand, self.stored) {
-            (Some((issued, _)), _) | (None, Some(Entry::Known(issued))) => {
-                Some(issued.credential.received_at)
-            }
-            _ => None,
-        }
-    }
-
-    /// When its credential must be replaced; long ago if there is none.
-    pub fn due_at(&self, facts: &Facts) -> Timestamp {
-        let Some(lifetime) = self.current() else {
-            return Timestamp::MIN;
-        };
-        let fraction = facts.settings.refresh_fraction;
-        let regular = schedule::refresh_at(&lifetime, fraction, facts.uid());
-        let asked_at = facts.asked_at(self.received_at());
-        asked_at.map_or(regular, |at| at.min(regular))
-    }
-
-    /// Before when no attempt is made, because the last ones failed.
-    pub fn attempt_at(&self, facts: &Facts) -> Option<Timestamp> {
-        let attempt = self.facts?.attempt.as_ref()?;
-        let revision: Revision = facts.revision(self.target.clone());
-        Some(attempt.next_at(&revision))
-    }
-
     /// Whether an attempt may be made now: none is under way, and no backoff forbids it.
-    pub fn may_start(&self, facts: &Facts, now: Timestamp) -> bool {
-        self.in_flight_since().is_none() && self.attempt_at(facts).is_none_or(|at| at <= now)
-    }
-
-    /// Since when a mint of what is wanted has been under way.
-    pub fn in_flight_since(&self) -> Option<Timestamp> {
-        let target = self.target.as_ref()?;
-        let mut in_flight = self.facts?.in_flight.iter();
-        in_flight
-            .find(|(other, _)| other == target)
-            .map(|(_, since)| *since)
-    }
-
-    /// Whether a write would lose a live credential: the Secret holds it, and its token is not known.
-    pub fn is_blocker(&self, now: Timestamp) -> bool {
-        self.in_hand.is_none()
-            && matches!(
-                self.stored,
-                Some(Entry::Sealed { lifetime, is_doubtful: false, .. }) if lifetime.is_live(now)
-            )
+    pub fn may_start(&self, now: Timestamp) -> bool {
+        self.in_flight_since.is_none() && self.attempt_at.is_none_or(|at| at <= now)
     }
 
     /// When the first answer about it came after `since`: a failure that is more than a request to wait.
     pub fn answered_at(&self, since: Timestamp) -> Option<Timestamp> {
-        let (first, last) = self.facts?.attempt.as_ref()?.answers?;
+        let (first, last) = self.facts.attempt.as_ref()?.answers?;
         (since <= last).then(|| first.max(since))
-    }
-
-    /// Whether the Secret holds a live credential for it.
-    pub fn is_live(&self, now: Timestamp) -> bool {
-        self.stored
-            .is_some_and(|entry| entry.lifetime().is_live(now))
     }
 }
 
@@ -416,7 +380,7 @@ impl Facts {
         let is_wanted = match (registry, &target) {
             (Some(_), Some(target)) => *target == issued_for,
             (Some(registry), None) => {
-                registry.entitlement.is_ok() && registry.facts.is_none_or(|f| f.in_hand.is_none())
+                registry.entitlement.is_ok() && registry.facts.in_hand.is_none()
             }
             (None, _) => false,
         };

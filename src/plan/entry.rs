@@ -53,6 +53,17 @@ impl Entry {
         }
     }
 
+    /// Whether another client has changed the Secret since: it may be gone.
+    pub fn is_doubtful(&self) -> bool {
+        matches!(
+            self,
+            Self::Sealed {
+                is_doubtful: true,
+                ..
+            }
+        )
+    }
+
     /// When it works.
     pub fn lifetime(&self) -> Lifetime {
         match self {

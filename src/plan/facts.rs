@@ -179,7 +179,8 @@ impl Facts {
     pub fn seen(&mut self, object: Arc<AcrCredential>, is_listed: bool, now: Timestamp) -> bool {
         let version = |object: &AcrCredential| object.metadata.resource_version.clone();
         let (theirs, ours) = (version(&object), version(&self.object));
-        if !is_later(theirs.as_deref(), ours.as_deref()) && !(is_listed && theirs != ours) {
+        let is_news = is_later(theirs.as_deref(), ours.as_deref());
+        if !(is_news || is_listed && theirs != ours) {
             return false;
         }
         self.object = object;

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::backoff::Backoff;
 use super::facts::Facts;
-use super::service_account::{NamedAccount, ServiceAccountState};
+use super::service_account::{NamedAccount, ServiceAccountFacts};
 use crate::api::{FederationStatus, ServiceAccountIdentity};
 use crate::credential::{Cause, Hop, Identity, MintError, Principal, Subject};
 
@@ -95,18 +95,9 @@ fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identit
         // Until acrcred knows its own name, it impersonates no ServiceAccount.
         None => return Err(assertion_error(Cause::ApiServer)),
     }
-    let account = match self::named(facts).map(|account| &account.state) {
-        Some(ServiceAccountState::Found(account)) => account,
-        Some(ServiceAccountState::Missing) => {
-            return Err(assertion_error(Cause::NoServiceAccount));
-        }
-        Some(ServiceAccountState::Forbidden) => {
-            return Err(assertion_error(Cause::ImpersonationForbidden));
-        }
-        Some(ServiceAccountState::Unread) | None => {
-            return Err(assertion_error(Cause::ApiServer));
-        }
-    };
+    let account = self::named(facts).map(|account| account.state.as_ref());
+    let account = account.unwrap_or(Err(&Cause::ApiServer));
+    let account = account.map_err(|cause| assertion_error(*cause))?;
     let settings = &facts.settings;
     let client_id = named.client_id.as_ref().or(account.client_id.as_ref());
     let client_id = client_id.ok_or_else(|| assertion_error(Cause::NoClientId))?;
@@ -147,19 +138,28 @@ fn assertion_error(cause: Cause) -> MintError {
 // === impl Facts ===
 
 impl Facts {
-    /// The `ServiceAccount` that the object names was read, or could not be.
-    pub fn account_read(&mut self, name: &str, state: Option<ServiceAccountState>, now: Timestamp) {
+    /// The `ServiceAccount` that the object names was read. [`Cause::ApiServer`]: the API server gave no answer.
+    pub fn account_read(
+        &mut self,
+        name: &str,
+        answer: Result<ServiceAccountFacts, Cause>,
+        now: Timestamp,
+    ) {
         let known = self.account.take().filter(|account| account.name == name);
-        let mut account = known.unwrap_or_default();
-        name.clone_into(&mut account.name);
-        let before = account.failure.take();
+        let (before, known) = known.map_or((None, None), |mut known| {
+            (known.failure.take(), Some(known))
+        });
         // No answer: what was known is as good as before.
-        let has_answer = state.is_some();
-        if let Some(state) = state {
-            account.state = state;
-            account.read_at = Some(now);
-        }
-        self.account = Some(account);
+        let has_answer = answer != Err(Cause::ApiServer);
+        self.account = Some(match known {
+            Some(known) if !has_answer => known,
+            _ => NamedAccount {
+                name: name.to_owned(),
+                read_at: has_answer.then_some(now),
+                state: answer,
+                failure: None,
+            },
+        });
         if !has_answer || identity(self).is_err() {
             let none = SignedDuration::ZERO;
             let failure = self.backoff(before.as_ref(), Backoff::retryable, none, name, now);

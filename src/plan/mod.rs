@@ -34,7 +34,7 @@ pub use policy::{Policy, PolicyRule};
 pub use problem::Problem;
 pub use refresh::RefreshRequest;
 pub use secret_call::{Refusal, SecretAnswer, SecretCall, SecretVersion, SecretWrite};
-pub use service_account::{NamedAccount, ServiceAccountFacts, ServiceAccountState};
+pub use service_account::{NamedAccount, ServiceAccountFacts};
 pub use settings::{ClusterFacts, PolicyCheck, PolicyState, Settings};
 pub use status::{Standing, State, StatusWrite};
 pub use step::{Call, Step, step};

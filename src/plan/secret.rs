@@ -27,10 +27,8 @@ const MAX_NAME: usize = 63;
 pub(super) struct AllowedMetadata {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    /// The keys that the platform administrator does not allow.
-    pub not_allowed: BTreeSet<String>,
-    /// The keys of what the API server would refuse, and the whole Secret with it.
-    pub invalid: BTreeSet<String>,
+    /// The keys that are left out, by the reason.
+    pub left_out: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
 // === impl AllowedMetadata ===
@@ -41,22 +39,26 @@ impl AllowedMetadata {
         let Some(template) = template else {
             return allowed;
         };
-        let is_allowed =
-            |key: &str| !is_own(key) && prefixes.iter().any(|prefix| key.starts_with(prefix));
-        let mut sort = |key: &String, is_valid: bool| {
-            let left_out = match (is_allowed(key), is_valid) {
+        let mut keep = |key: &str, is_valid: bool| {
+            let is_allowed = !is_own(key) && prefixes.iter().any(|prefix| key.starts_with(prefix));
+            let why = match (is_allowed, is_valid) {
                 (true, true) => return true,
-                (false, _) => &mut allowed.not_allowed,
-                (true, false) => &mut allowed.invalid,
+                (false, _) => "--secret-metadata-prefixes does not allow them",
+                // The API server would refuse them, and the whole Secret with them.
+                (true, false) => "they are not valid",
             };
-            left_out.insert(key.clone());
+            allowed
+                .left_out
+                .entry(why)
+                .or_default()
+                .insert(key.to_owned());
             false
         };
         let mut labels = template.labels.clone();
-        labels.retain(|key, value| sort(key, is_key(key) && is_label_value(value)));
+        labels.retain(|key, value| keep(key, is_key(key) && is_label_value(value)));
         let mut annotations = template.annotations.clone();
         // Their keys are compared in lower case by the API server.
-        annotations.retain(|key, _| sort(key, is_key(&key.to_ascii_lowercase())));
+        annotations.retain(|key, _| keep(key, is_key(&key.to_ascii_lowercase())));
         Self {
             labels,
             annotations,

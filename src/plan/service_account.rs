@@ -5,20 +5,7 @@ use kube::api::ObjectMeta;
 
 use super::backoff::Backoff;
 use crate::api::{AUDIENCE_ANNOTATION, CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
-
-/// The `ServiceAccount` that an object names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ServiceAccountState {
-    /// Not read yet, or none is named.
-    #[default]
-    Unread,
-    /// There is none of that name.
-    Missing,
-    /// The API server does not let us read it.
-    Forbidden,
-    /// It reads like this.
-    Found(Box<ServiceAccountFacts>),
-}
+use crate::credential::Cause;
 
 /// What decisions need of a `ServiceAccount`. Its annotations are text that any user may have written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,12 +24,12 @@ pub struct ServiceAccountFacts {
 const LONGEST: usize = 300;
 
 /// The `ServiceAccount` that an object names, as it was last read.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NamedAccount {
     /// Its name.
     pub name: String,
-    /// What was read.
-    pub state: ServiceAccountState,
+    /// What was read, or why it cannot be used: [`Cause::ApiServer`] if it was not read.
+    pub state: Result<ServiceAccountFacts, Cause>,
     /// When it was read.
     pub read_at: Option<Timestamp>,
     /// Set if the last read gave no answer, or nothing that can be used.

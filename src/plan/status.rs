@@ -117,11 +117,8 @@ pub(super) fn status(case: &Case<'_>, waits_for_check: bool) -> AcrCredentialSta
             .iter()
             .filter(|registry| registry.entitlement.is_ok())
     };
-    let written_at = |registry: &Registry<'_>| {
-        registry
-            .received_at()
-            .filter(|_| registry.in_hand.is_none())
-    };
+    let written_at =
+        |registry: &Registry<'_>| registry.received_at.filter(|_| registry.in_hand.is_none());
     let handled = facts.handled_refresh(entitled().map(written_at));
     let before = facts.object.status.as_ref();
     AcrCredentialStatus {
@@ -160,8 +157,8 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
     match &case.identity {
         Err(error) if identity::is_gone(facts, &case.identity) => return of_identity(*error),
         // Nothing is attempted, so an earlier failure says nothing about the current state.
-        _ if case.mints_nothing() => return None,
-        Err(error) if is_answered(facts) && registry.due_at(facts) <= case.now => {
+        _ if case.mints_nothing => return None,
+        Err(error) if is_answered(facts) && registry.due_at <= case.now => {
             return of_identity(*error);
         }
         _ => {}
@@ -172,7 +169,7 @@ fn registry_problem(case: &Case<'_>, registry: &Registry<'_>) -> Option<Problem>
     if is_due && identity::named(facts).is_some_and(|account| account.failure.is_some()) {
         return of_identity(MintError::new(Hop::Assertion, Cause::ApiServer));
     }
-    let attempt = registry.facts?.attempt.as_ref().filter(|_| is_due)?;
+    let attempt = registry.facts.attempt.as_ref().filter(|_| is_due)?;
     Some(failure::of_attempt(case, registry, attempt))
 }
 
@@ -233,8 +230,7 @@ impl<'a> Report<'a> {
             conditions.push(condition(object, kind, status, problem, case.now));
         };
         // A field that is not supported is never "ready", whatever the Secret still holds.
-        let is_ready =
-            case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live(case.now));
+        let is_ready = case.unsupported.is_none() && case.registries.iter().all(|r| r.is_live);
         if is_ready {
             add(ConditionType::Ready, true, &issued(case.facts, case.now));
             if let Some(problem) = self.foremost() {
@@ -280,9 +276,8 @@ impl<'a> Report<'a> {
         let problems = self
             .registries()
             .filter_map(|(registry, problem)| Some((registry, problem?)));
-        let of_registry = problems.min_by_key(|(registry, problem)| {
-            (registry.is_live(self.case.now), !problem.needs_action)
-        });
+        let of_registry =
+            problems.min_by_key(|(registry, problem)| (registry.is_live, !problem.needs_action));
         self.whole
             .as_ref()
             .or(of_registry.map(|(_, problem)| problem))
@@ -296,13 +291,13 @@ impl<'a> Report<'a> {
             let reason = match problem.or(self.whole.as_ref()) {
                 Some(problem) => problem.reason,
                 None if case.facts.object.spec.suspend => Reason::Suspended,
-                None if registry.is_live(case.now) => Reason::Issued,
+                None if registry.is_live => Reason::Issued,
                 None => Reason::Progressing,
             };
             let entitlement = registry.entitlement.as_ref().ok();
             RegistryStatus {
                 audience: entitlement.map(|to| to.server.audience().as_str().to_owned()),
-                ..row(registry.server, registry.facts, reason)
+                ..row(registry.server, Some(registry.facts), reason)
             }
         });
         let left = case
@@ -347,20 +342,12 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
     let mut sentences = vec![first];
     let prefixes = &facts.settings.secret_metadata_prefixes;
     let metadata = AllowedMetadata::of(object.spec.secret.as_ref(), prefixes);
-    for (keys, why) in [
-        (
-            &metadata.not_allowed,
-            "--secret-metadata-prefixes does not allow them",
-        ),
-        (&metadata.invalid, "they are not valid"),
-    ] {
-        if !keys.is_empty() {
-            let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
-            sentences.push(format!(
-                "Labels or annotations left out, because {why}: {}.",
-                keys.join(", ")
-            ));
-        }
+    for (why, keys) in metadata.left_out {
+        let keys: Vec<String> = keys.iter().map(|key| shortened(key)).collect();
+        let keys = keys.join(", ");
+        sentences.push(format!(
+            "Labels or annotations left out, because {why}: {keys}."
+        ));
     }
     if object.annotations().contains_key(REFRESH_ANNOTATION) && object.refresh_request().is_none() {
         sentences.push("The annotation acrcred.dev/refresh has no effect: its value must be 1 to 64 letters, digits and . _ : + -".to_owned());
@@ -368,14 +355,13 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
     if facts.secret.is_owner_refused && matches!(facts.secret.place, Place::At(_)) {
         sentences.push("The API server does not accept an owner reference from acrcred, so deleting this object does not delete the Secret: delete it yourself.".to_owned());
     }
-    let mut message = sentences.join(" ");
     // After a restart, what the Secret's metadata is like is known from what was said of it.
     if facts.secret.metadata.is_none()
         && let Some(before) = find(object.status.as_ref(), ConditionType::Ready, true)
         && before.reason == reason.as_str()
     {
-        let is_over = before.message.split(CONTESTED).next();
-        message = is_over.unwrap_or_default().trim_end().to_owned();
+        let without_conflict = before.message.split(CONTESTED).next();
+        sentences = vec![without_conflict.unwrap_or_default().trim_end().to_owned()];
     }
     if facts
         .secret
@@ -383,10 +369,11 @@ fn issued(facts: &Facts, now: Timestamp) -> Problem {
     {
         let by = facts.secret.changed_by.as_deref().map(shortened);
         let by = by.map(|by| format!(" (last: {by})")).unwrap_or_default();
-        message += &format!(
-            " {CONTESTED}{by}, so acrcred repairs it only at each resync, and pulls may fail in between. Stop that client, or let it use another Secret."
-        );
+        sentences.push(format!(
+            "{CONTESTED}{by}, so acrcred repairs it only at each resync, and pulls may fail in between. Stop that client, or let it use another Secret."
+        ));
     }
+    let message = sentences.join(" ");
     Problem::passing(reason, message)
 }
 

@@ -106,9 +106,9 @@ pub fn step(facts: &Facts, now: Timestamp) -> Step {
 fn wakes_of(case: &Case<'_>, registry: &Registry<'_>) -> impl Iterator<Item = Timestamp> {
     let facts = case.facts;
     let expiry = registry.stored.map(|entry| entry.lifetime().end);
-    let is_mintable = registry.entitlement.is_ok() && !case.mints_nothing();
-    let due = is_mintable.then(|| registry.due_at(facts));
-    let retry = registry.attempt_at(facts).filter(|_| is_mintable);
+    let is_mintable = registry.entitlement.is_ok() && !case.mints_nothing;
+    let due = is_mintable.then_some(registry.due_at);
+    let retry = registry.attempt_at.filter(|_| is_mintable);
     let own_token = (is_mintable && case.identity.is_err() && facts.object.spec.identity.is_none())
         .then(|| saturating_add(case.now, OWN_TOKEN_RETRY));
     [expiry, due, retry, own_token].into_iter().flatten()
@@ -122,10 +122,7 @@ fn account_to_read(case: &Case<'_>) -> Result<String, Option<Timestamp>> {
     };
     let known = identity::named(facts);
     let regular = case.resync_at(known.and_then(|known| known.read_at), "account");
-    let is_wanted = || {
-        case.due()
-            .any(|registry| registry.may_start(facts, case.now))
-    };
+    let is_wanted = || case.due().any(|registry| registry.may_start(case.now));
     let failure = known.and_then(|known| known.failure.as_ref());
     let is_old = failure.is_some() || !case.account_is_fresh();
     let is_another = facts.account.is_some() && known.is_none();
@@ -289,7 +286,7 @@ fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
     let registries = || case.registries.iter();
     let in_hand = || registries().filter_map(|registry| Some((registry, registry.in_hand?.1)));
     let blockers: Vec<_> = registries()
-        .filter(|registry| registry.is_blocker(now))
+        .filter(|registry| registry.is_blocker)
         .collect();
     let is_final = facts.object.spec.suspend || case.unsupported.is_some();
     if is_final && case.leaving.is_empty() {
@@ -300,7 +297,7 @@ fn hold(case: &Case<'_>) -> (Timestamp, Option<Timestamp>) {
         return (ends.max().unwrap_or(now), None);
     }
     if blockers.is_empty() || is_final {
-        let is_minting = registries().any(|registry| registry.in_flight_since().is_some());
+        let is_minting = registries().any(|registry| registry.in_flight_since.is_some());
         return match in_hand().map(|(_, since)| since).min() {
             Some(since) if is_minting && case.leaving.is_empty() => {
                 (saturating_add(since, GATHER), None)
@@ -371,7 +368,7 @@ fn status_step(
     let registries = case.registries.iter();
     let begun = registries.flat_map(|registry| {
         let in_hand = registry.in_hand.map(|(_, since)| *since);
-        registry.in_flight_since().into_iter().chain(in_hand)
+        registry.in_flight_since.into_iter().chain(in_hand)
     });
     let soon = begun
         .chain(started)

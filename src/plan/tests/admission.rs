@@ -102,9 +102,9 @@ fn an_unknown_policy_changes_nothing_for_a_ready_object() {
 }
 
 /// Why the last checks failed.
-fn obstacle() -> Option<Problem> {
+fn obstacle() -> Problem {
     let message = "admission webhook down.example fails";
-    Some(Problem::passing(Reason::SecretWriteFailed, message))
+    Problem::passing(Reason::SecretWriteFailed, message)
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_check_that_cannot_be_made_is_reported() {
     let mut world = World::of(&[CONTOSO]);
     world.learn(|cluster| {
         cluster.policy.state = PolicyState::Unknown;
-        cluster.policy.obstacle = obstacle();
+        cluster.policy.obstacle = Some(obstacle());
     });
     after_a_minute(&mut world);
     assert_eq!(
@@ -126,7 +126,7 @@ fn a_check_that_cannot_be_made_is_reported() {
 #[test]
 fn a_failed_check_after_a_good_one_changes_nothing() {
     let mut world = World::ready(&[CONTOSO]);
-    world.learn(|cluster| cluster.policy.obstacle = obstacle());
+    world.learn(|cluster| cluster.policy.obstacle = Some(obstacle()));
     assert!(world.look().is_idle());
     world.until_minted(|_| Ok(LIFE));
     assert!(world.holds_all());
@@ -145,7 +145,7 @@ fn an_object_that_waits_for_a_check_says_why_it_fails() {
     let look = world.look();
     assert!(look.step.checks_policy, "a takeover needs a recent check");
     assert_eq!(conditions(world.status()), READY, "one may still succeed");
-    world.learn(|cluster| cluster.policy.obstacle = obstacle());
+    world.learn(|cluster| cluster.policy.obstacle = Some(obstacle()));
     world.look();
     assert_eq!(
         conditions(world.status()),

@@ -21,8 +21,8 @@ fn facts() -> ServiceAccountFacts {
     clippy::unnecessary_wraps,
     reason = "the world takes an answer or none"
 )]
-fn found(facts: ServiceAccountFacts) -> Option<ServiceAccountState> {
-    Some(ServiceAccountState::Found(Box::new(facts)))
+fn found(facts: ServiceAccountFacts) -> Result<ServiceAccountFacts, Cause> {
+    Ok(facts)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as the spec has it")]
@@ -35,7 +35,7 @@ fn puller() -> Option<ServiceAccountIdentity> {
 }
 
 /// An object that names `puller`, in a namespace to which the policy gives nothing.
-fn impersonating(account: Option<ServiceAccountState>) -> World {
+fn impersonating(account: Result<ServiceAccountFacts, Cause>) -> World {
     let mut world = World::of(&[CONTOSO]);
     world.forbid_everything();
     world.configure(|settings| settings.controller = None);
@@ -200,10 +200,10 @@ fn a_broken_identity_mints_nothing_until_it_is_repaired() {
         change(&mut account);
         found(account)
     };
-    let (missing, forbidden) = (ServiceAccountState::Missing, ServiceAccountState::Forbidden);
+    let (missing, forbidden) = (Cause::NoServiceAccount, Cause::ImpersonationForbidden);
     for (account, kind, reason) in [
-        (Some(missing), "Reconciling", "ServiceAccountNotFound"),
-        (Some(forbidden), "Stalled", "Forbidden"),
+        (Err(missing), "Reconciling", "ServiceAccountNotFound"),
+        (Err(forbidden), "Stalled", "Forbidden"),
         (with(|a| a.client_id = None), "Stalled", "ClientIdMissing"),
         (
             with(|a| a.client_id = Some("../x".into())),
@@ -221,7 +221,7 @@ fn a_broken_identity_mints_nothing_until_it_is_repaired() {
             "InvalidIdentity",
         ),
         (with(|a| a.tenant_id = None), "Stalled", "InvalidIdentity"),
-        (None, "Reconciling", "UpstreamUnavailable"),
+        (Err(Cause::ApiServer), "Reconciling", "UpstreamUnavailable"),
     ] {
         let mut world = impersonating(account.clone());
         let mut last = world.look();
@@ -256,10 +256,7 @@ fn credentials_of_an_identity_leave_with_it() {
         ..facts()
     };
     for is_suspended in [false, true] {
-        for account in [
-            Some(ServiceAccountState::Missing),
-            found(unannotated.clone()),
-        ] {
+        for account in [Err(Cause::NoServiceAccount), found(unannotated.clone())] {
             let mut world = ready();
             if is_suspended {
                 world.edit(|spec| spec.suspend = true);
@@ -277,7 +274,7 @@ fn credentials_of_an_identity_leave_with_it() {
 
 #[test]
 fn an_account_that_cannot_be_read_takes_nothing_away() {
-    for account in [None, Some(ServiceAccountState::Forbidden)] {
+    for account in [Err(Cause::ApiServer), Err(Cause::ImpersonationForbidden)] {
         let mut world = ready();
         world.service_account = account.clone();
         for look in resync(&mut world) {
@@ -302,7 +299,7 @@ fn an_account_is_read_before_each_mint() {
     let mut world = ready();
     world.advance(LIFE / 2);
     // Removed a moment ago.
-    world.service_account = Some(ServiceAccountState::Missing);
+    world.service_account = Err(Cause::NoServiceAccount);
     let look = world.look();
     assert_eq!((look.minted(), look.reads), (vec![], 1), "{look:?}");
     assert_eq!(hosts(world.secret()), Vec::<String>::new());

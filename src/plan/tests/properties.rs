@@ -58,20 +58,20 @@ fn every_step_is_valid_and_every_state_recovers() {
     assert!(steps.get() >= STEPS, "{} steps only", steps.get());
 }
 
-fn found() -> ServiceAccountState {
-    ServiceAccountState::Found(Box::new(ServiceAccountFacts {
+fn found() -> ServiceAccountFacts {
+    ServiceAccountFacts {
         uid: "puller-uid".into(),
         client_id: Some("33333333-3333-3333-3333-333333333333".into()),
         tenant_id: Some("22222222-2222-2222-2222-222222222222".into()),
         audience: None,
-    }))
+    }
 }
 
 impl Run {
     fn new() -> Self {
         let mut world = World::of(&[CONTOSO, FABRIKAM]);
         world.checks_policy = false;
-        world.service_account = Some(found());
+        world.service_account = Ok(found());
         world
             .configure(|settings| settings.secret_metadata_prefixes = vec!["team.example/".into()]);
         Self {
@@ -127,10 +127,10 @@ impl Run {
             }),
             Event::Account(account) => {
                 world.service_account = match account {
-                    Account::Found => Some(found()),
-                    Account::Missing => Some(ServiceAccountState::Missing),
-                    Account::Forbidden => Some(ServiceAccountState::Forbidden),
-                    Account::NoAnswer => None,
+                    Account::Found => Ok(found()),
+                    Account::Missing => Err(Cause::NoServiceAccount),
+                    Account::Forbidden => Err(Cause::ImpersonationForbidden),
+                    Account::NoAnswer => Err(Cause::ApiServer),
                 }
             }
             Event::OwnToken(readable) => {
@@ -385,7 +385,7 @@ impl Run {
                 prop_assert!(may_use_own, "nothing is allowed");
             }
             let account = facts.account.as_ref().map(|account| &account.state);
-            let is_missing = account == Some(&ServiceAccountState::Missing);
+            let is_missing = account == Some(&Err(Cause::NoServiceAccount));
             prop_assert!(
                 facts.object.spec.identity.is_none() || !is_missing,
                 "its identity is gone"
@@ -405,7 +405,7 @@ impl Run {
             let is_gone = facts.object.spec.identity.is_some()
                 && matches!(
                     facts.account.as_ref().map(|account| &account.state),
-                    Some(ServiceAccountState::Missing)
+                    Some(Err(Cause::NoServiceAccount))
                 );
             let must_stay = is_within
                 && !is_gone

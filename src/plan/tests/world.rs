@@ -20,7 +20,7 @@ pub(super) struct World {
     pub api: ApiServer,
     pub now: Timestamp,
     /// What reading the object's `ServiceAccount` shows; `None`: the API server does not answer.
-    pub service_account: Option<ServiceAccountState>,
+    pub service_account: Result<ServiceAccountFacts, Cause>,
     /// Whether the admission policy is checked whenever a step asks for it.
     pub checks_policy: bool,
     /// Mints that have not ended.
@@ -131,7 +131,7 @@ impl World {
             facts: Facts::new(Arc::new(settings), Arc::new(cluster), object, now),
             api: ApiServer::default(),
             now,
-            service_account: Some(ServiceAccountState::Missing),
+            service_account: Err(Cause::NoServiceAccount),
             checks_policy: true,
             under_way: Vec::new(),
             object_version: 1,

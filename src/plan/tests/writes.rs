@@ -274,7 +274,7 @@ fn without_any_name_of_its_own_acrcred_mints_nothing() {
     };
     for identity in [None, Some(puller)] {
         let mut world = World::of(&[CONTOSO]);
-        world.service_account = Some(ServiceAccountState::Found(Box::default()));
+        world.service_account = Ok(ServiceAccountFacts::default());
         world.edit(|spec| spec.identity = identity);
         world.learn(|cluster| {
             cluster.own = Err(MintError::new(Hop::Assertion, Cause::NoAssertion));
