@@ -42,9 +42,6 @@ pub(super) struct Cluster {
     metrics: Metrics,
 }
 
-/// Permission to make calls, one after the other.
-pub(super) struct Slot(#[expect(dead_code, reason = "held until it drops")] OwnedSemaphorePermit);
-
 // === impl Cluster ===
 
 impl Cluster {
@@ -57,10 +54,10 @@ impl Cluster {
     }
 
     /// Waits for permission to make calls; `None` if there is none within 10 s.
-    pub async fn slot(&self) -> Option<Slot> {
+    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         let slot = tokio::time::timeout(DEADLINE, self.slots.clone().acquire_owned()).await;
         // The semaphore is never closed.
-        slot.ok()?.ok().map(Slot)
+        slot.ok()?.ok()
     }
 
     /// The user name that the API server knows this process by (KEP-3325).

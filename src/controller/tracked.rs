@@ -180,8 +180,8 @@ impl TrackedObjects {
         });
     }
 
-    /// The object of a namespace that the Secret of this name belongs to: the one in its annotation, else the one that
-    /// wants the name.
+    /// The object of a namespace that the Secret of this name belongs to: the one in its annotation, else the one of the
+    /// Secret's own name.
     pub fn owner_of(
         &self,
         namespace: &str,
@@ -189,17 +189,13 @@ impl TrackedObjects {
         owner: Option<&str>,
     ) -> Option<ObjectKey> {
         let objects = self.by_key.lock();
-        let wants = |tracked: &Tracked| tracked.facts.object.secret_name() == secret;
-        let named = owner.map(|name| ObjectKey {
+        let keys = owner.into_iter().chain([secret]).map(|name| ObjectKey {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         });
-        if let Some(key) = named.filter(|key| objects.get(key).is_some_and(wants)) {
-            return Some(key);
-        }
-        let mut tracked = objects.iter();
-        let found = tracked.find(|(key, tracked)| key.namespace == namespace && wants(tracked));
-        found.map(|(key, _)| key.clone())
+        let wants = |tracked: &Tracked| tracked.facts.object.secret_name() == secret;
+        keys.into_iter()
+            .find(|key| objects.get(key).is_some_and(wants))
     }
 
     /// Namespaces to check the admission policy in, and Secrets of ours; others each turn.

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::schedule::spread;
-use crate::credential::{CLOCK_STEP, Cause, Class, IssuedFor, MintError, saturating_add};
+use crate::credential::{Cause, Class, IssuedFor, MintError, saturating_add};
 
 /// What asks for an attempt. A change of it brings the next attempt forward.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub struct Revision {
 pub struct Backoff {
     /// How many in a row since a change of the revision.
     pub failures: u32,
-    /// When the last one happened.
-    pub failed_at: Timestamp,
     retry_at: Timestamp,
     /// No attempt is made before this, whatever changes.
     floor_at: Timestamp,
@@ -98,7 +96,6 @@ impl Backoff {
         let delay = SignedDuration::from_secs_f64(delay(failures).as_secs_f64() * factor);
         Self {
             failures,
-            failed_at: now,
             retry_at: saturating_add(now, delay.max(floor)),
             floor_at: saturating_add(now, floor),
             revision,
@@ -133,11 +130,6 @@ impl Backoff {
     pub fn is_forgotten(&self, now: Timestamp) -> bool {
         let over = self.retry_at.max(self.reset_after).max(self.floor_at);
         now > saturating_add(over, TERMINAL)
-    }
-
-    /// Whether it was made by a clock that has been set back since.
-    pub fn is_of_the_future(&self, now: Timestamp) -> bool {
-        self.failed_at > saturating_add(now, CLOCK_STEP)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Facts {
     pub(super) reported: Option<(AcrCredentialStatus, Option<AcrCredentialStatus>)>,
     /// The last status that could not be written.
     pub(super) status_failure: Option<Backoff>,
+    /// When the last decision was made.
+    pub(super) decided_at: Timestamp,
 }
 
 /// What is known of one registry.
@@ -168,6 +170,7 @@ impl Facts {
             secret: SecretFacts::default(),
             reported: None,
             status_failure: None,
+            decided_at: now,
         };
         facts.seal(now);
         facts
@@ -200,52 +203,47 @@ impl Facts {
         }
     }
 
-    /// Forgets what a clock dated that has been set back since.
+    /// Dates everything anew that was dated by a clock which has been set back since, or forgets it.
     pub(super) fn rebase(&mut self, now: Timestamp) {
-        let latest = saturating_add(now, CLOCK_STEP);
-        let clamp = |at: &mut Timestamp| {
-            if *at > latest {
-                *at = now;
-            }
-        };
+        let before = std::mem::replace(&mut self.decided_at, now);
+        if before <= saturating_add(now, CLOCK_STEP) {
+            return;
+        }
         for known in self.registries.values_mut() {
-            known
-                .attempt
-                .take_if(|attempt| attempt.backoff.is_of_the_future(now));
-            let in_hand = known.in_hand.as_mut().map(|(issued, since)| {
-                clamp(since);
-                issued
-            });
-            let issued = in_hand.into_iter().chain(&mut known.unconfirmed);
-            issued.for_each(|issued| issued.rebase(now));
+            known.attempt = None;
             known
                 .in_flight
                 .iter_mut()
-                .for_each(|(_, since)| clamp(since));
+                .for_each(|(_, since)| *since = now);
             known.stored.iter_mut().for_each(|entry| entry.rebase(now));
+            known
+                .unconfirmed
+                .iter_mut()
+                .for_each(|issued| issued.rebase(now));
+            if let Some((issued, since)) = &mut known.in_hand {
+                issued.rebase(now);
+                *since = now;
+            }
         }
-        let secret = &mut self.secret;
-        secret
-            .failure
-            .take_if(|failure| failure.backoff.is_of_the_future(now));
-        let times = secret.repairs.iter_mut().chain(&mut secret.checked_at);
-        let times = times
-            .chain(&mut secret.conflict_at)
-            .chain(&mut secret.contested_at);
-        let times = times
-            .chain(&mut secret.waiting_since)
-            .chain(&mut secret.unconfirmed_at);
-        times.for_each(clamp);
-        self.status_failure
-            .take_if(|failure| failure.is_of_the_future(now));
+        let secret = std::mem::take(&mut self.secret);
+        self.secret = SecretFacts {
+            unconfirmed_at: secret.unconfirmed_at.map(|_| now),
+            checked_at: secret.checked_at.map(|_| now),
+            failure: None,
+            last_failure: None,
+            repairs: Vec::new(),
+            contested_at: None,
+            conflict_at: None,
+            waiting_since: None,
+            ..secret
+        };
+        self.status_failure = None;
         if let Some(account) = &mut self.account {
-            account
-                .failure
-                .take_if(|failure| failure.is_of_the_future(now));
-            account.read_at.iter_mut().for_each(clamp);
+            account.failure = None;
+            account.read_at = None;
         }
         if let Some(request) = &mut self.refresh {
-            request.rebase(now);
+            request.since = request.since.min(now);
         }
     }
 

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::AcrCredential;
-use crate::credential::{CLOCK_STEP, saturating_add};
+use crate::credential::saturating_add;
 
 /// A user wants credentials that are received after this.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +47,6 @@ impl RefreshRequest {
             value: value.to_owned(),
             since: not_before.max(since),
         })
-    }
-
-    /// Judges its time again after the clock was set back to `now`: a request waits a minute at most.
-    pub(super) fn rebase(&mut self, now: Timestamp) {
-        if self.since > saturating_add(now, INTERVAL + CLOCK_STEP) {
-            self.since = now;
-        }
     }
 
     /// Whether `object` still asks for it, and its status does not say that it is done.

@@ -65,17 +65,6 @@ impl State {
     }
 }
 
-// === impl StatusWrite ===
-
-impl StatusWrite {
-    pub(super) fn new(facts: &Facts, status: AcrCredentialStatus) -> Self {
-        Self {
-            event: transition(facts.object.status.as_ref(), &status),
-            status,
-        }
-    }
-}
-
 /// Whether the status must be written: it is another one, and the API server has not just changed it back.
 pub(super) fn is_news(facts: &Facts, desired: &AcrCredentialStatus) -> bool {
     let present = facts.object.status.as_ref();
@@ -418,7 +407,7 @@ fn seconds(at: Timestamp) -> Time {
 }
 
 /// An event for a problem that the status did not name before. Success and rotation publish none.
-fn transition(
+pub(super) fn transition(
     before: Option<&AcrCredentialStatus>,
     after: &AcrCredentialStatus,
 ) -> Option<Condition> {

@@ -377,7 +377,14 @@ fn status_step(
     match soon {
         Some(at) => (None, Some(at)),
         None if is_writing => (None, None),
-        None => (Some(StatusWrite::new(facts, desired)), None),
+        None => {
+            let event = status::transition(present, &desired);
+            let write = StatusWrite {
+                status: desired,
+                event,
+            };
+            (Some(write), None)
+        }
     }
 }
 
