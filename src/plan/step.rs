@@ -42,15 +42,6 @@ pub enum Call {
     WriteStatus(Box<StatusWrite>),
 }
 
-/// What is to be done about the Secret.
-#[derive(Default)]
-struct SecretStep {
-    call: Option<SecretCall>,
-    wake_at: Option<Timestamp>,
-    waiting_since: Option<Timestamp>,
-    checks_policy: bool,
-}
-
 /// How long the status of another replica may be on its way after its write was met.
 const CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 /// How long a write waits for a sealed entry after the first answer about it, where something absent, expired or
@@ -72,33 +63,27 @@ pub fn step(facts: &Facts, now: Timestamp) -> Step {
     }
     let case = Case::of(facts, now);
     let mints = case.mints();
-    let secret = secret_step(&case);
-    let desired = status::status(&case, secret.checks_policy);
-    let standing = status::standing(&case, &desired);
-    let (status, status_at) = status_step(&case, desired, &mints, secret.call.is_some());
+    let about_secret = secret_step(&case);
+    let desired = status::status(&case, about_secret.checks_policy);
+    let standing = Some(status::standing(&case, &desired));
+    let is_calling = about_secret.call.is_some();
+    let (status, status_at) = status_step(&case, desired, &mints, is_calling);
     let (account, account_at) = match account_to_read(&case) {
-        Ok(name) => (Some(name), None),
+        Ok(name) => (Some(Call::ReadServiceAccount(name)), None),
         Err(at) => (None, at),
     };
-    let call = match (account, secret.call, status) {
-        (Some(name), _, _) => Some(Call::ReadServiceAccount(name)),
-        (_, Some(call), _) => Some(Call::Secret(Box::new(call))),
-        (_, None, Some(status)) => Some(Call::WriteStatus(Box::new(status))),
-        (_, None, None) => None,
-    };
+    let status = status.map(|write| Call::WriteStatus(Box::new(write)));
     let resync_at = Some(case.resync_at(Some(now), "wake"));
-    let wakes = [secret.wake_at, status_at, account_at, resync_at];
+    let wakes = [about_secret.wake_at, status_at, account_at, resync_at];
     let registries = case.registries.iter();
     let wakes_of = registries.flat_map(|registry| wakes_of(&case, registry));
     let wakes = wakes.into_iter().flatten().chain(wakes_of);
-    let wake_at = wakes.filter(|at| *at > now).min();
     Step {
         mints,
-        call,
-        checks_policy: secret.checks_policy,
-        wake_at,
-        waiting_since: secret.waiting_since,
-        standing: Some(standing),
+        call: account.or(about_secret.call).or(status),
+        wake_at: wakes.filter(|at| *at > now).min(),
+        standing,
+        ..about_secret
     }
 }
 
@@ -143,13 +128,13 @@ fn entries(case: &Case<'_>) -> BTreeMap<String, Issued> {
         .collect()
 }
 
-fn secret_step(case: &Case<'_>) -> SecretStep {
+fn secret_step(case: &Case<'_>) -> Step {
     let (facts, now) = (case.facts, case.now);
     let known = &facts.secret;
     if let Some(failure) = &known.failure {
         let retry_at = failure.backoff.next_at(&facts.revision(None));
         if retry_at > now {
-            return SecretStep::wait(retry_at);
+            return Step::wait(retry_at);
         }
     }
     let metadata = secret::metadata(facts);
@@ -173,18 +158,18 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
         Place::Absent => when_written(case, || {
             SecretCall::Create(secret::write(facts, metadata.clone(), None, entries))
         }),
-        Place::Unknown { .. } if conflict_ends > now => SecretStep::wait(conflict_ends),
+        Place::Unknown { .. } if conflict_ends > now => Step::wait(conflict_ends),
         // Another client that writes all the time must not cost a request each time.
         Place::Unknown { .. } if !has_failed && repair_at(case).is_some_and(|at| at > now) => {
-            SecretStep {
+            Step {
                 wake_at: repair_at(case),
-                ..SecretStep::default()
+                ..Step::default()
             }
         }
         Place::Unknown { uid } if is_wanted || has_failed => {
             after_policy_check(case, true, || find(uid.clone()))
         }
-        Place::Unknown { .. } => SecretStep::default(),
+        Place::Unknown { .. } => Step::default(),
         Place::At(version) if is_held => {
             after_policy_check(case, true, || find(Some(version.uid.clone())))
         }
@@ -199,8 +184,8 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
             });
             // A write that waits must not leave a failure standing that is over.
             if write.wake_at.is_some() && has_failed && known.metadata.is_none() {
-                return SecretStep {
-                    call: Some(verify(metadata, version)),
+                return Step {
+                    call: Step::call(verify(metadata, version)).call,
                     ..write
                 };
             }
@@ -214,10 +199,10 @@ fn secret_step(case: &Case<'_>) -> SecretStep {
                 None => (resync_at, false),
             };
             if (now < resync_at && !has_failed) || is_minting || known.is_dirty {
-                return SecretStep::wait(resync_at);
+                return Step::wait(resync_at);
             }
             if known.metadata.is_none() {
-                return SecretStep::call(verify(metadata, version));
+                return Step::call(verify(metadata, version));
             }
             after_policy_check(case, false, || {
                 SecretCall::Replace(secret::write(facts, metadata, Some(version), entries))
@@ -232,31 +217,31 @@ fn verify(metadata: ObjectMeta, version: &SecretVersion) -> SecretCall {
 }
 
 /// A write of unknown outcome may have left a Secret behind, or may do so until the API server has given it up.
-fn late_write(case: &Case<'_>, find: SecretCall) -> SecretStep {
+fn late_write(case: &Case<'_>, find: SecretCall) -> Step {
     let Some(since) = case.facts.secret.unconfirmed_at else {
-        return SecretStep::default();
+        return Step::default();
     };
     let at = saturating_add(since, LATE_WRITE);
     if case.now < at {
-        return SecretStep::wait(at);
+        return Step::wait(at);
     }
     after_policy_check(case, true, || find)
 }
 
 /// A write, once it has waited for what it should wait for.
-fn when_written(case: &Case<'_>, call: impl FnOnce() -> SecretCall) -> SecretStep {
+fn when_written(case: &Case<'_>, call: impl FnOnce() -> SecretCall) -> Step {
     if case.facts.cluster.policy.state != PolicyState::InForce {
         return after_policy_check(case, false, call);
     }
     let (until, waiting_since) = hold(case);
     if case.now < until {
-        return SecretStep {
+        return Step {
             waiting_since,
-            ..SecretStep::wait(until)
+            ..Step::wait(until)
         };
     }
     let is_takeover = case.facts.secret.is_dirty;
-    SecretStep {
+    Step {
         waiting_since,
         ..after_policy_check(case, is_takeover, call)
     }
@@ -264,18 +249,16 @@ fn when_written(case: &Case<'_>, call: impl FnOnce() -> SecretCall) -> SecretSte
 
 /// A call that is safe only while the policy is in force; with `recent`, as of the last minute: only the policy tells
 /// a foreign Secret from ours.
-fn after_policy_check(
-    case: &Case<'_>,
-    recent: bool,
-    call: impl FnOnce() -> SecretCall,
-) -> SecretStep {
+fn after_policy_check(case: &Case<'_>, recent: bool, call: impl FnOnce() -> SecretCall) -> Step {
     let policy = &case.facts.cluster.policy;
     let is_checked =
         policy.state == PolicyState::InForce && (!recent || policy.is_recent(case.now));
-    SecretStep {
-        call: is_checked.then(call),
-        checks_policy: !is_checked,
-        ..SecretStep::default()
+    if is_checked {
+        return Step::call(call());
+    }
+    Step {
+        checks_policy: true,
+        ..Step::default()
     }
 }
 
@@ -388,9 +371,9 @@ fn status_step(
     }
 }
 
-// === impl SecretStep ===
+// === impl Step ===
 
-impl SecretStep {
+impl Step {
     fn wait(until: Timestamp) -> Self {
         Self {
             wake_at: Some(until),
@@ -400,7 +383,7 @@ impl SecretStep {
 
     fn call(call: SecretCall) -> Self {
         Self {
-            call: Some(call),
+            call: Some(Call::Secret(Box::new(call))),
             ..Self::default()
         }
     }
