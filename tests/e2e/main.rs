@@ -6,6 +6,7 @@ mod changes;
 mod chart;
 mod clock_steps;
 mod clouds;
+mod cluster_proxy;
 mod crashes;
 mod custom_cloud;
 mod distrust;
