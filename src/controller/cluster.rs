@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{self, ApiFailure, ApiResult};
-use super::watched::Watched;
+use super::watched::WatchedCredential;
 use crate::api::{AcrCredential, AcrCredentialStatus, FIELD_MANAGER, OWNER_ANNOTATION};
 use crate::credential::names::is_subdomain;
 use crate::credential::{Cause, Hop, MintError, Token};
@@ -172,7 +172,7 @@ impl Cluster {
         status: &AcrCredentialStatus,
     ) -> ApiResult<Option<AcrCredential>> {
         let namespace = object.namespace().unwrap_or_default();
-        let objects: Api<Watched<AcrCredential>> = Api::namespaced(self.client.clone(), &namespace);
+        let objects: Api<WatchedCredential> = Api::namespaced(self.client.clone(), &namespace);
         let operations = json!([
             {"op": "test", "path": "/metadata/uid", "value": object.metadata.uid},
             {"op": "add", "path": "/status", "value": status},

@@ -5,18 +5,18 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use kube::Resource;
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::Controller;
 use super::answer::ApiFailure;
 use super::queue::ObjectKey;
-use super::watched::Watched;
-use crate::api::AcrCredential;
+use super::watched::WatchedCredential;
 use crate::process::{Readiness, ReadinessHandle};
 
 /// One watch: a namespace, or all of them.
@@ -28,9 +28,9 @@ pub(super) struct Scope {
 /// What a watch reports.
 pub(super) enum Change<K> {
     /// This is there; from a list or not.
-    Seen(Watched<K>, bool),
+    Seen(K, bool),
     /// This object was deleted.
-    Deleted(Watched<K>),
+    Deleted(K),
     /// A whole list has nothing for this object.
     Missing(ObjectKey),
     /// A whole list was read.
@@ -79,10 +79,10 @@ impl Controller {
     async fn watch(self: Arc<Self>, scope: Scope) {
         let config = watcher::Config::default().labels(&self.options.selector);
         let mut ready = Some(scope.ready);
-        let on_change = |change: Change<AcrCredential>| match change {
+        let on_change = |change: Change<WatchedCredential>| match change {
             Change::Seen(object, is_listed) => Some(self.seen(object, is_listed)),
             Change::Deleted(object) => {
-                self.gone(&object.key());
+                self.gone(&key_of(&object));
                 None
             }
             Change::Missing(key) => {
@@ -113,10 +113,11 @@ impl Controller {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
             + Debug
+            + DeserializeOwned
             + Send
             + 'static,
     {
-        let api: Api<Watched<K>> = match namespace {
+        let api: Api<K> = match namespace {
             Some(namespace) => Api::namespaced(self.options.client.clone(), namespace),
             None => Api::all(self.options.client.clone()),
         };
@@ -150,8 +151,8 @@ impl Controller {
     }
 
     /// Takes note of an object, and schedules it if it is news. One whose spec cannot be read is skipped.
-    fn seen(&self, object: Watched<AcrCredential>, is_listed: bool) -> ObjectKey {
-        let key = object.key();
+    fn seen(&self, object: WatchedCredential, is_listed: bool) -> ObjectKey {
+        let key = key_of(&object);
         match object.object() {
             Ok(object) => {
                 let now = self.clock.now();
@@ -185,5 +186,12 @@ fn failure_of(error: watcher::Error) -> ApiFailure {
         | watcher::Error::WatchFailed(error) => ApiFailure::from(error),
         watcher::Error::WatchError(status) => ApiFailure::Refused(status),
         watcher::Error::NoResourceVersion => ApiFailure::Unreadable,
+    }
+}
+
+fn key_of(object: &impl Resource) -> ObjectKey {
+    ObjectKey {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
     }
 }

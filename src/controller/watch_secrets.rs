@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::runtime::watcher;
 
@@ -11,7 +10,7 @@ use super::Controller;
 use super::queue::ObjectKey;
 use super::tracked::owner_annotation;
 use super::watch::Change;
-use super::watched::Watched;
+use super::watched::WatchedSecret;
 
 // === impl Controller ===
 
@@ -20,7 +19,7 @@ impl Controller {
     /// with this field selector.
     pub(super) async fn watch_secrets(self: Arc<Self>, namespace: Option<String>, name: String) {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let on_change = |change: Change<Secret>| match change {
+        let on_change = |change: Change<WatchedSecret>| match change {
             Change::Seen(secret, _) => {
                 let version = secret.resource_version();
                 self.secret_seen(&secret, version.as_deref())
@@ -36,11 +35,13 @@ impl Controller {
             .await;
     }
 
-    fn secret_seen(&self, secret: &Watched<Secret>, version: Option<&str>) -> Option<ObjectKey> {
+    fn secret_seen(&self, secret: &WatchedSecret, version: Option<&str>) -> Option<ObjectKey> {
         let (namespace, name) = (secret.namespace()?, secret.name_any());
         let owner = owner_annotation(secret);
+        let last = secret.managed_fields().first();
+        let last = last.and_then(|last| last.manager.clone());
         let key = self.objects.owner_of(&namespace, &name, owner)?;
-        self.secret_changed(&key, &name, version, secret.last_manager());
+        self.secret_changed(&key, &name, version, last);
         Some(key)
     }
 
