@@ -45,7 +45,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     })?;
     let client = controller::connect(config.kubeconfig.as_deref(), config.watch_timeout).await?;
     let controller = Controller::new(ControllerOptions {
-        client: client.clone(),
+        client,
         settings: Arc::new(config.settings),
         assertion: config
             .token_file
@@ -71,7 +71,6 @@ async fn run(config: Config) -> Result<(), Failure> {
     let admin = Admin { readiness, metrics };
     let admin = tokio::spawn(admin.serve(listener, stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    tokio::spawn(async move { warn_where_unlimited(&client).await });
     controller.run(stop.clone()).await;
     if !stop.is_cancelled() {
         return Err("a watch or the leader election ended unexpectedly; see the log".into());
@@ -79,13 +78,4 @@ async fn run(config: Config) -> Result<(), Failure> {
     admin.await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// What RBAC cannot limit, an admission policy does; a missing one would go unnoticed.
-async fn warn_where_unlimited(client: &kube::Client) {
-    if controller::is_impersonation_unfenced(client).await {
-        tracing::warn!(
-            "no admission policy limits the ServiceAccount tokens that acrcred may request; install it with the chart value policies.install=true"
-        );
-    }
 }

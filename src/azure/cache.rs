@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use crate::credential::{CLOCK_STEP, Credential, Lifetime, MintError, Token, saturating_add};
 
@@ -110,15 +111,13 @@ impl<K: Hash + Eq + Clone> Cache<K> {
 
     /// Drops what may no longer be handed out.
     pub fn drop_unshared(&self, now: Timestamp) {
-        self.lock().retain(|_, slot| slot.is_worth_keeping(now));
+        self.slots
+            .lock()
+            .retain(|_, slot| slot.is_worth_keeping(now));
     }
 
     fn slot(&self, key: &K) -> Arc<Slot> {
-        self.lock().entry(key.clone()).or_default().clone()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().entry(key.clone()).or_default().clone()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use crate::credential::{Cause, MintError, saturating_add};
 
@@ -23,7 +23,7 @@ impl<K: Hash + Eq + Clone> Floors<K> {
 
     /// Fails without a request while the floor of `key` stands.
     pub fn check(&self, key: &K, now: Timestamp) -> Result<(), MintError> {
-        let mut floors = self.lock();
+        let mut floors = self.0.lock();
         match floors.get_mut(key).filter(|(until, _)| now < *until) {
             Some((until, error)) => {
                 // Never longer than was asked for, also after the clock was set back.
@@ -56,14 +56,10 @@ impl<K: Hash + Eq + Clone> Floors<K> {
                 ..MintError::new(error.hop, Cause::Throttled)
             },
         };
-        let mut floors = self.lock();
+        let mut floors = self.0.lock();
         floors.retain(|_, (until, _)| now < *until);
         floors.insert(key.clone(), (saturating_add(now, wait), for_others));
         error
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, (Timestamp, MintError)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use parking_lot::Mutex;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Body, IntoUrl};
 use serde::de::DeserializeOwned;
@@ -148,7 +149,7 @@ impl Transport {
     }
 
     fn limit(&self, name: &str) -> Arc<Semaphore> {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock();
         if limits.len() >= MANY_HOSTS {
             // One that nobody holds limits nobody.
             limits.retain(|_, limit| Arc::strong_count(limit) > 1);

@@ -3,14 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-
-/// A slow API server must not hold up the start for a warning.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// More than what kube waits beyond the end of a watch (5 s), so that its own limit comes first.
 const SILENCE: Duration = Duration::from_secs(7);
@@ -55,43 +49,25 @@ pub async fn connect(
 
 async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectError> {
     let kubeconfig = Kubeconfig::read_from(path)?;
-    let current = kubeconfig.current_context.clone().unwrap_or_default();
-    let context = kubeconfig
-        .contexts
-        .iter()
-        .find(|context| context.name == current);
-    let cluster = context
-        .and_then(|context| context.context.as_ref())
-        .map(|context| &context.cluster);
-    let own_proxy = kubeconfig
-        .clusters
-        .iter()
-        .find(|named| Some(&named.name) == cluster)
-        .and_then(|named| named.cluster.as_ref()?.proxy_url.clone())
-        .is_some_and(|url| !url.is_empty());
+    let has_own_proxy = own_proxy(&kubeconfig).is_some();
     let mut config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    if !own_proxy {
-        config.proxy_url = None;
-    }
+    config.proxy_url.take_if(|_| !has_own_proxy);
     Ok(config)
 }
 
-/// Whether we may make a token that the API server itself accepts, which the policy of `config/impersonation`
-/// forbids. Asks by trying, in our own namespace, for one that works nowhere beyond what we can do there anyway.
-pub async fn is_impersonation_unfenced(client: &Client) -> bool {
-    let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(601),
-            ..TokenRequestSpec::default()
-        },
-        ..TokenRequest::default()
-    };
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
-    let call = accounts.create_token_request("default", &dry_run, &request);
-    matches!(tokio::time::timeout(PATIENCE, call).await, Ok(Ok(_)))
+/// The `proxy-url` of the current context's cluster.
+fn own_proxy(kubeconfig: &Kubeconfig) -> Option<&str> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let mut contexts = kubeconfig.contexts.iter();
+    let context = contexts
+        .find(|context| context.name == *current)?
+        .context
+        .as_ref()?;
+    let mut clusters = kubeconfig.clusters.iter();
+    let cluster = clusters
+        .find(|cluster| cluster.name == context.cluster)?
+        .cluster
+        .as_ref()?;
+    cluster.proxy_url.as_deref().filter(|url| !url.is_empty())
 }

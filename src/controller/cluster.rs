@@ -123,6 +123,24 @@ impl Cluster {
         }
     }
 
+    /// Whether the API server lets acrcred make a token that it accepts itself, which the policy of
+    /// `config/impersonation` forbids. Asks by trying, without effect, in acrcred's own namespace.
+    pub async fn is_impersonation_unlimited(&self) -> bool {
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                expiration_seconds: Some(ASSERTION_LIFE + 1),
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(self.client.clone());
+        let params = dry_run();
+        let call = accounts.create_token_request("default", &params, &request);
+        self.call("create", "serviceaccounts/token", call)
+            .await
+            .is_ok()
+    }
+
     /// Makes a call about a Secret.
     pub async fn secret(&self, object: &AcrCredential, call: &SecretCall) -> SecretAnswer {
         let namespace = object.namespace().unwrap_or_default();

@@ -31,7 +31,7 @@ use crate::credential::{CLOCK_STEP, Cause, Hop, MintError};
 use crate::plan::{ClusterFacts, PolicyCheck, Settings};
 use crate::process::{Backlog, Clock, LeaseOptions, Metrics, Readiness};
 
-pub use client::{ConnectError, connect, is_impersonation_unfenced};
+pub use client::{ConnectError, connect};
 use cluster::Cluster;
 use lease::Lease;
 use queue::DueQueue;
@@ -165,6 +165,15 @@ impl Controller {
         change(Arc::make_mut(&mut facts));
     }
 
+    /// What RBAC cannot limit, an admission policy does; a missing one would go unnoticed.
+    async fn warn_where_unlimited(self: Arc<Self>) {
+        if self.cluster.is_impersonation_unlimited().await {
+            tracing::warn!(
+                "no admission policy limits the ServiceAccount tokens that acrcred may request; install it with the chart value policies.install=true"
+            );
+        }
+    }
+
     /// Asks for acrcred's own name until the API server says it, then never ends.
     async fn learn_own_user(self: Arc<Self>) {
         loop {
@@ -198,6 +207,7 @@ impl Controller {
     /// Works until `stop` is cancelled, then lets what has begun end. Returns early only if a watch
     /// or the keeping of the lease ends, which they never should.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::spawn(self.clone().warn_where_unlimited());
         let keeper = TaskTracker::new();
         let released = CancellationToken::new();
         keeper.spawn(self.clone().keep_lease(released.clone()));

@@ -3,7 +3,7 @@
 //! A connection serves one request and has ten seconds for it, so that a client which sends or reads
 //! slowly holds nothing for long.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +15,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +134,7 @@ fn answer(trouble: Option<String>) -> (StatusCode, String) {
 impl Readiness {
     /// Awaits `what`. Ask for every handle before the server starts: with none, the process is ready.
     pub fn awaits(&self, what: &'static str) -> ReadinessHandle {
-        self.lock().push(what);
+        self.0.lock().push(what);
         ReadinessHandle {
             readiness: self.clone(),
             what,
@@ -142,18 +143,14 @@ impl Readiness {
 
     /// What is awaited still.
     pub fn awaited(&self) -> Vec<&'static str> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<&'static str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().clone()
     }
 }
 
 impl ReadinessHandle {
     /// It is there.
     pub fn ready(self) {
-        let mut awaited = self.readiness.lock();
+        let mut awaited = self.readiness.0.lock();
         if let Some(found) = awaited.iter().position(|what| *what == self.what) {
             awaited.remove(found);
         }

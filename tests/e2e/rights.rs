@@ -6,7 +6,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, W
 use serde_json::json;
 
 use crate::harness::impersonation::allow_impersonation_in;
-use crate::harness::{CONTROLLER, Scene, manifest, run};
+use crate::harness::{CONTROLLER, Program, Scene, manifest, run, soon};
 
 fn forbidden<T: std::fmt::Debug>(what: &str, result: kube::Result<T>) {
     match result {
@@ -171,17 +171,39 @@ fn acrcred_needs_no_right_that_it_does_not_have() {
 fn the_start_finds_out_whether_a_policy_limits_the_tokens_it_requests() {
     run(async {
         let scene = Scene::new("fence").await?;
-        let (namespace, name) = CONTROLLER;
-        let limited = scene
-            .control_plane
-            .service_account_client(namespace, name)
-            .await?;
         // Where RBAC lets it ask, so that the policy has to answer.
         allow_impersonation_in(scene.control_plane, "default").await?;
-        assert!(!acrcred::controller::is_impersonation_unfenced(&limited).await);
+        let said = "no admission policy limits";
+        let limited = Program::start(&scene).await?;
         // No policy speaks of the admin.
-        let admin = scene.control_plane.admin();
-        assert!(acrcred::controller::is_impersonation_unfenced(&admin).await);
+        let kubeconfig = scene.control_plane.kubeconfig();
+        let admin = Program::start_with(&scene, |command| {
+            command.env("KUBECONFIG", kubeconfig);
+        })
+        .await?;
+        soon("the missing policy is reported", async || {
+            match admin.log() {
+                Ok(log) if log.contains(said) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        let calls = async || scene.control_plane.audit().settled().await;
+        let (namespace, name) = CONTROLLER;
+        soon("the other one has asked too", async || {
+            let calls = calls().await.map_err(|error| error.to_string())?;
+            let asked = calls
+                .by_service_account(namespace, name)
+                .on("serviceaccounts/token")
+                .in_namespace("default");
+            if asked.is_empty() {
+                Err("not yet".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+        .await?;
+        assert!(!limited.log()?.contains(said));
         Ok(())
     });
 }
