@@ -274,7 +274,7 @@ mod tests {
         }
         for (now, kept) in [(at(9), 10), (at(10), 0)] {
             cache.drop_unshared(now);
-            assert_eq!(cache.lock().len(), kept);
+            assert_eq!(cache.slots.lock().len(), kept);
         }
     }
 
@@ -293,7 +293,7 @@ mod tests {
         }
         assert!(!cache.evict(&"k", &another, at(4)).await);
         cache.drop_unshared(at(5));
-        assert!(cache.lock().is_empty());
+        assert!(cache.slots.lock().is_empty());
     }
 
     #[tokio::test]
