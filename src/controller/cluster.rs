@@ -1,6 +1,6 @@
-//! Every call to the API server but the watches and the lease: bounded in number and time, counted, and their answers
-//! sorted. No text of the API server leaves this file, since it may quote a Secret; of a refusal, the HTTP status and
-//! the name of the webhook or policy do.
+//! Every call to the API server but the watches and the lease: bounded in number and time, and counted. `answer` says
+//! what their answers mean. No text of the API server gets further than that, since it may quote a Secret; of a refusal,
+//! only the HTTP status and the name of the webhook or policy do.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};

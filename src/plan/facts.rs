@@ -83,8 +83,8 @@ pub struct SecretFacts {
     pub(super) repairs: Vec<Timestamp>,
     /// When the last repair was made in a conflict with another client.
     pub(super) contested_at: Option<Timestamp>,
-    /// The latest version that a watch has reported since the last decision: `u64::MAX` for a deletion. It may be
-    /// acrcred's own write, whose answer is on its way.
+    /// The latest version that a watch has reported since the last decision: `u64::MAX` for a deletion, or for a
+    /// version that is no number. It may be acrcred's own write, whose answer is on its way.
     pub(super) watched: u64,
     /// The client that changed it last, where that is known.
     pub(super) changed_by: Option<String>,
