@@ -15,7 +15,7 @@ export RUST_TEST_THREADS ?= 8
 
 .PHONY: help
 help: ## Lists the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 .PHONY: build
 build: ## Builds the programs, and the pinned Go tools that tests and demo need.
@@ -40,6 +40,18 @@ test: build $(NODE) ## Runs every test, unit to real control plane.
 	@echo 'The ten slowest tests on the control plane:'; sort -rn $(TARGET_DIR)/tmp/durations | head -10
 	@if test -s $(TARGET_DIR)/tmp/skipped; then echo "Skipped: $$(wc -l < $(TARGET_DIR)/tmp/skipped) tests"; cat $(TARGET_DIR)/tmp/skipped; fi
 
+.PHONY: unit
+unit: ## Runs the tests that need no other program: a minute at most, once built.
+	$(CARGO) test --locked --lib --bins
+
+.PHONY: e2e
+e2e: build ## Runs end-to-end tests on the real control plane; TEST=name for some.
+	$(CARGO) test --locked --test e2e -- $(TEST)
+
+.PHONY: test-node
+test-node: build image-program ## Runs the tests on a real node; needs root and Debian; TEST=name for some.
+	$(CARGO) test --locked --test node -- $(TEST)
+
 .PHONY: test-azure
 test-azure: ## Runs the core story against real Azure; docs/testing-against-azure.md says what it needs.
 	$(CARGO) build --locked --bin acrcred --example test-azure
@@ -57,6 +69,10 @@ faults: build ## Runs the faults of Azure and writes what was observed into docs
 	  echo '| Hop | Fault | Reason | Calls in 10 minutes | Status writes | Recovered after |'; \
 	  echo '|---|---|---|---|---|---|'; sort -u $(TARGET_DIR)/tmp/faults; \
 	  sed -n '/<!-- end of faults -->/,$$p' $$page; } > $(TARGET_DIR)/tmp/page && cp $(TARGET_DIR)/tmp/page $$page
+
+.PHONY: fmt
+fmt: ## Formats the code.
+	$(CARGO) fmt --all
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings denied.
