@@ -48,7 +48,7 @@ pub async fn watch(story: &mut Story, folder: &Folder, cast: &Cast) -> Result<()
     }
     ensure!(
         before.uid == after.uid,
-        "the Secret was deleted and created anew"
+        "the Secret was deleted and re-created"
     );
     ensure!(
         after.expires_at()? > before.expires_at()?,

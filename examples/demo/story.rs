@@ -10,7 +10,7 @@ use crate::stop::Signal;
 /// The demo as it is told on stdout.
 pub struct Story {
     out: Stdout,
-    /// Whether stdout is a terminal that may be sent colours and lines to draw anew.
+    /// Whether stdout is a terminal, which gets colours and lines that are drawn again.
     ansi: bool,
     number: usize,
     title: String,

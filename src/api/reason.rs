@@ -7,7 +7,7 @@ pub enum ConditionType {
     Ready,
     /// Not ready yet; acrcred is working on it.
     Reconciling,
-    /// Not ready, and somebody must act.
+    /// Not ready, and a person must act.
     Stalled,
     /// Ready, but the last refresh failed: the old credential still works.
     RefreshFailing,
@@ -57,7 +57,7 @@ pub enum Reason {
     InvalidIdentity,
     /// Entra trusts no such issuer, subject and audience.
     FederationMismatch,
-    /// Entra refused for another reason, which its code tells.
+    /// Entra refused for another reason; the code names it.
     EntraRefused,
     /// The registry refused the identity.
     RegistryRefused,

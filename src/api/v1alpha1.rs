@@ -28,8 +28,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secret.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Refresh", type_ = "string", json_path = r#".status.conditions[?(@.type=="RefreshFailing")].reason"#),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
+    printcolumn(name = "Client-ID", type_ = "string", json_path = ".status.identity.clientId", priority = 1),
+    printcolumn(name = "Next-Refresh", type_ = "string", json_path = ".status.refreshAt", priority = 1),
     validation = Rule::new("(has(self.spec.secret) && has(self.spec.secret.name) ? self.spec.secret.name : self.metadata.name) == (has(oldSelf.spec.secret) && has(oldSelf.spec.secret.name) ? oldSelf.spec.secret.name : oldSelf.metadata.name)").message("spec.secret.name is immutable (unset, it is the object's name): a rename would leave a live credential behind; create a new AcrCredential instead")
 )]
 #[serde(rename_all = "camelCase")]

@@ -23,7 +23,7 @@ use crate::process::{LeaseOptions, LogFilter, LogFormat};
 /// What the operator decided, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What decisions about objects rest on. It has a controller identity exactly if somebody may use it.
+    /// What decisions about objects rest on. It has a controller identity exactly if a rule allows its use.
     pub settings: Settings,
     /// Where the kubelet keeps the assertion of the controller identity fresh, if there is one. Was readable at start.
     pub token_file: Option<PathBuf>,

@@ -36,7 +36,7 @@ pub enum EnvironmentFileError {
     TooLarge,
     /// It is no JSON. The place counts from 1.
     #[error(
-        "names a file that is not JSON (line {line}, column {column}): mend it, or set another path"
+        "names a file that is not JSON (line {line}, column {column}): correct it, or set another path"
     )]
     NotJson {
         /// Where it ceases to be.

@@ -23,7 +23,7 @@ pub enum ConfigError {
     /// A list that narrows was given, and is empty.
     #[error("--{0} (or {twin}) is empty: name at least one, or leave it out", twin = twin(.0))]
     Empty(&'static str),
-    /// The controller's own identity is allowed to somebody, but the environment does not tell it.
+    /// A rule allows the controller's own identity, but the environment does not name it.
     #[error(
         "{0} is not set, but --allow-controller-identity needs it: label the pod with azure.workload.identity/use=true and annotate its ServiceAccount with the client id, so that the workload identity webhook sets it, or set it yourself"
     )]
@@ -42,7 +42,7 @@ pub enum ConfigError {
     /// The file that describes a custom cloud cannot be used.
     #[error("AZURE_ENVIRONMENT_FILEPATH {0}")]
     EnvironmentFile(#[from] EnvironmentFileError),
-    /// The token file cannot be read. The path is left out: somebody may have put the token there.
+    /// The token file cannot be read. The path is left out: it may be the token by mistake.
     #[error(
         "AZURE_FEDERATED_TOKEN_FILE names a file that cannot be read ({0}): mount a projected ServiceAccount token and set its path"
     )]

@@ -85,7 +85,7 @@ struct Args {
     #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = or_default(value::selector), help_heading = SCOPE)]
     selector: String,
 
-    /// When the API server ends each watch, to be started anew; 1s to 200s
+    /// Server-side timeout of each watch, which is then started again; 1s to 200s
     #[arg(long, value_name = "DURATION", default_value = "200s", value_parser = or_default(value::watch_timeout), help_heading = SCOPE)]
     watch_timeout: Duration,
 

@@ -29,7 +29,7 @@ pub trait AssertionSource: Send + Sync {
     }
 }
 
-/// The projected token file of our own pod. The kubelet renews it, so it is read anew each time.
+/// The projected token file of our own pod. The kubelet renews it, so it is read again each time.
 #[derive(Clone, Debug)]
 pub struct AssertionFile {
     path: PathBuf,

@@ -122,7 +122,7 @@ impl<K: Hash + Eq + Clone> Cache<K> {
 }
 
 impl Slot {
-    /// Drops a credential that may no longer be handed out, and tells whether anything is left to remember.
+    /// Drops a credential that may no longer be handed out, and returns whether anything is left to remember.
     fn is_worth_keeping(self: &Arc<Self>, now: Timestamp) -> bool {
         let Ok(mut state) = self.state.try_lock() else {
             return true;

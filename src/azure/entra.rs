@@ -110,7 +110,7 @@ struct TokenAnswer {
     expires_in: i64,
 }
 
-/// The body of an answer with a token, written anew for the SDK: it (1.0) adds `expires_in` to the time of day
+/// The body of an answer with a token, rewritten for the SDK: it (1.0) adds `expires_in` to the time of day
 /// unchecked, and panics where that leaves the calendar.
 pub(super) fn granted(body: &[u8]) -> Result<Vec<u8>, MintError> {
     let mut answer: TokenAnswer = object(body).ok_or_else(malformed)?;
@@ -121,7 +121,7 @@ pub(super) fn granted(body: &[u8]) -> Result<Vec<u8>, MintError> {
     serde_json::to_vec(&answer).map_err(|_| malformed())
 }
 
-/// The failure that an answer without a token tells.
+/// The failure that an answer without a token reports.
 pub(super) fn refused(status: u16, body: &[u8], retry_after: Option<SignedDuration>) -> MintError {
     let answer: ErrorAnswer = object(body).unwrap_or_default();
     let error = MintError::entra(status, &answer.error_codes, retry_after);

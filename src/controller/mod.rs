@@ -48,7 +48,7 @@ pub struct ControllerOptions {
     pub assertion: Option<Box<dyn AssertionSource>>,
     /// Mints credentials.
     pub minter: Minter,
-    /// Tells the time.
+    /// The clock.
     pub clock: Clock,
     /// Counts.
     pub metrics: Metrics,
@@ -196,7 +196,7 @@ impl Controller {
         }
     }
 
-    /// When the refresh that `value` asks for began: somebody may annotate a thousand objects at once.
+    /// When the refresh that `value` asks for began: a user may annotate a thousand objects at once.
     fn refresh_began(&self, value: &str) -> Timestamp {
         let now = self.clock.now();
         let mut refreshes = self.refreshes.lock();

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Controller, GRACE};
 
-/// How long to wait for what was dropped. A status write or a read of a ServiceAccount that is under way may end later;
+/// How long to wait for what was dropped. A status write or a read of a `ServiceAccount` that is under way may end later;
 /// its answer is a fact all the same.
 const DROPPED: Duration = Duration::from_secs(1);
 

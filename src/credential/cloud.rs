@@ -90,7 +90,7 @@ impl Cloud {
 
 impl Authority {
     /// Reads `AZURE_AUTHORITY_HOST` (`https://login.microsoftonline.com/`, with or without the slash)
-    /// and tells which cloud it belongs to.
+    /// and returns which cloud it belongs to.
     pub fn parse(url: &str) -> Result<(Cloud, Self), AuthorityError> {
         let host = url.strip_prefix("https://").unwrap_or_default();
         let host = host.strip_suffix('/').unwrap_or(host);

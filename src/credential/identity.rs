@@ -46,7 +46,7 @@ pub struct AssertionClaims {
 pub struct Subject {
     /// `sub`: `system:serviceaccount:NAMESPACE:NAME`.
     pub name: String,
-    /// UID of the `ServiceAccount`, which tells a re-created one from its predecessor; Entra does not see it.
+    /// UID of the `ServiceAccount`, which distinguishes a re-created one from its predecessor; Entra does not see it.
     pub service_account_uid: String,
     /// The only `aud`.
     pub audience: String,

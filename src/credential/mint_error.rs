@@ -19,7 +19,7 @@ pub enum Hop {
     Token,
 }
 
-/// What went wrong, as far as somebody could act on it. Its name is a metric label.
+/// What went wrong, as far as a person could act on it. Its name is a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Cause {
@@ -89,9 +89,9 @@ pub enum Class {
     Escalating,
     /// Possibly a change that has not spread yet: retried quickly for 15 minutes, then as terminal.
     Propagation,
-    /// Somebody must change something in the cluster, where looking again is cheap: exponential.
+    /// A person must change something in the cluster, where another attempt is cheap: exponential.
     Awaited,
-    /// Somebody must change something: retried slowly, since no event tells when.
+    /// A person must change something: retried slowly, since no event reports it.
     Terminal,
 }
 

@@ -203,7 +203,7 @@ impl Facts {
         }
     }
 
-    /// Dates everything anew that was dated by a clock which has been set back since, or forgets it.
+    /// Corrects or forgets every time that comes from a clock which has been set back since.
     pub(super) fn rebase(&mut self, now: Timestamp) {
         let before = std::mem::replace(&mut self.decided_at, now);
         if before <= saturating_add(now, CLOCK_STEP) {

@@ -20,7 +20,7 @@ const INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 // === impl RefreshRequest ===
 
 impl RefreshRequest {
-    /// What `object` asks for, after `previous`, the last that it asked for. `first_seen` tells when a value was seen first.
+    /// What `object` asks for, after `previous`, the last that it asked for. `first_seen` returns when a value was seen first.
     pub fn of(
         object: &AcrCredential,
         previous: Option<&Self>,

@@ -18,7 +18,7 @@ use crate::api::{
 use crate::credential::names::shortened;
 use crate::credential::{Cause, Hop, MintError};
 
-/// A status to write, and the transition that it tells, if it tells one.
+/// A status to write, and the condition to report as an event, if any.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusWrite {
     /// The whole status.

@@ -247,7 +247,7 @@ fn when_written(case: &Case<'_>, call: impl FnOnce() -> SecretCall) -> Step {
     }
 }
 
-/// A call that is safe only while the policy is in force; with `recent`, as of the last minute: only the policy tells
+/// A call that is safe only while the policy is in force; with `recent`, as of the last minute: only the policy distinguishes
 /// a foreign Secret from ours.
 fn after_policy_check(case: &Case<'_>, recent: bool, call: impl FnOnce() -> SecretCall) -> Step {
     let policy = &case.facts.cluster.policy;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
-/// Tells the time and waits for a time. Clones show the same time.
+/// Returns the time and waits for a time. Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     /// How far it was moved against the system's time.

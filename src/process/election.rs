@@ -55,7 +55,7 @@ pub enum Step {
     Create,
     /// Write this candidate into it, over the version that was seen last.
     Take,
-    /// Write it anew, over the version that was written last.
+    /// Write it again, over the version that was written last.
     Renew,
     /// Nothing, for so long.
     Rest(Duration),
@@ -298,7 +298,7 @@ mod tests {
             other.looked(Some(taken), start);
             let ended = holder.leads_until().unwrap() + holder.grace();
             assert_ne!(other.next(ended), Step::Take, "{seconds} s");
-            // Killed right after: somebody who looked a moment too early for it takes over in time.
+            // Killed right after: a candidate that looked a moment too early takes over in time.
             other.looked(None, start);
             let late = start + other.look_every();
             let seen = LeaseRecord {
@@ -349,7 +349,7 @@ mod tests {
             me.conflicted();
             assert_eq!(me.next(start), Step::Look);
             me.looked(found.clone(), start);
-            // Somebody else may label the lease of ours.
+            // Another client may label our lease.
             let is_mine = found == Some(record("2", "me"));
             assert_eq!(me.leads_until().is_some(), is_mine, "{found:?}");
         }

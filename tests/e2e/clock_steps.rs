@@ -1,4 +1,4 @@
-//! acrcred's clock is set forward by a day, and back again: its time was wrong, and what it planned by it is planned anew.
+//! acrcred's clock is set forward by a day, and back again: its time was wrong, so what it planned is planned again.
 
 use std::time::{Duration, Instant};
 

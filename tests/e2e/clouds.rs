@@ -194,7 +194,7 @@ fn the_status_says_what_entra_must_trust() {
             (identity.tenant_id, identity.client_id),
             (scene.tenant_id.clone(), scene.client_id.clone())
         );
-        // Mended in Azure, and found without anybody touching the object.
+        // Corrected in Azure, and found without a change of the object.
         scene.trust(crate::harness::CONTROLLER)?;
         objects.ready("acr").await?;
         Ok(())

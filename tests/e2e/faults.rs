@@ -107,7 +107,7 @@ async fn old_credential_survives((endpoint, kind, reason): Case) -> Result<()> {
     assert_eq!(changes.of_secrets().await?, [].into(), "{name}");
 
     scene.emulator.remove_fault(fault);
-    // What somebody must mend is looked at every ten minutes, all else every minute.
+    // What a person must correct is retried every ten minutes, all else every minute.
     let step = if reason == "EntraRefused" {
         13 * MINUTE
     } else {

@@ -364,7 +364,7 @@ fn a_federation_that_is_taken_away_and_given_back_needs_no_touch() {
         objects
             .has("acr", "Reconciling", "True", "FederationMismatch")
             .await?;
-        // Nobody mends it for half an hour: now somebody must.
+        // It is not corrected for half an hour: now a person must act.
         for _ in 0..20 {
             scene.advance(MINUTE);
             objects

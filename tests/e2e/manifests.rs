@@ -1,4 +1,4 @@
-//! What is generated equals what is committed. `UPDATE=1` writes it anew.
+//! What is generated equals what is committed. `UPDATE=1` writes it again.
 
 mod errors_page;
 
@@ -6,11 +6,14 @@ use std::fs;
 use std::path::Path;
 
 use acrcred::api::custom_resource_definitions;
+use anyhow::Context as _;
+use azure_emulator::fault::{Fault, Kind, Match};
+use azure_emulator::journal::Endpoint;
 
-use crate::harness::{Scene, config, run};
+use crate::harness::{REFRESH, Scene, config, manifest, run};
 
 const CRD_HEADER: &str =
-    "# Generated from src/api; written anew by: UPDATE=1 cargo test --test e2e manifests\n";
+    "# Generated from src/api; to write it again: UPDATE=1 cargo test --test e2e manifests\n";
 
 #[test]
 fn the_crd_is_the_one_of_the_code() {
@@ -76,39 +79,54 @@ fn the_samples_are_taken_by_the_api_server() {
 #[test]
 fn kubectl_get_shows_what_an_operator_looks_for() {
     run(async {
-        let scene = Scene::new("columns").await?;
+        let scene = Scene::with_own_time("columns").await?;
         let contoso = scene.registry("contoso").await?;
         let _acrcred = scene.start().await?;
-        let object = scene
-            .objects()
-            .create_ready(&crate::harness::manifest("acr", &[&contoso]))
-            .await?;
-        let mut kubectl = scene.control_plane.kubectl();
-        let output = kubectl
-            .args(["get", "acrcred", "--namespace", &scene.namespace])
-            .output()
-            .await?;
-        let text = String::from_utf8(output.stdout)?;
-        let rows: Vec<Vec<&str>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
-        assert_eq!(
-            rows[0],
-            [
-                "NAME", "REGISTRY", "SECRET", "READY", "REASON", "EXPIRES", "AGE"
-            ]
-        );
-        let expires = object
-            .status
-            .and_then(|status| status.expires_at)
-            .expect("an expiry")
-            .0
-            .to_string();
+        let objects = scene.objects();
+        let object = objects.create_ready(&manifest("acr", &[&contoso])).await?;
+        let table = async |wide: &[&str]| {
+            let mut kubectl = scene.control_plane.kubectl();
+            let get = ["get", "acrcred", "--namespace", &scene.namespace];
+            let output = kubectl.args(get).args(wide).output().await?;
+            let text = String::from_utf8(output.stdout)?;
+            let cells = |line: &str| -> Vec<String> {
+                let cells = line.split("  ").map(str::trim);
+                let filled = cells.filter(|cell| !cell.is_empty());
+                filled.map(str::to_owned).collect()
+            };
+            anyhow::Ok(text.lines().map(cells).collect::<Vec<_>>())
+        };
+        let rows = table(&[]).await?;
+        let narrow = [
+            "NAME", "REGISTRY", "SECRET", "READY", "REASON", "REFRESH", "EXPIRES", "AGE",
+        ];
+        assert_eq!(rows[0], narrow);
+        let status = object.status.context("a status")?;
+        let expires = status.expires_at.context("an expiry")?.0.to_string();
+        // Without a failing refresh, its column is empty.
         assert_eq!(
             rows[1][..6],
             ["acr", &contoso.server, "acr", "True", "Issued", &expires]
         );
+        let rows = table(&["--output", "wide"]).await?;
+        let wide = [&narrow[..], &["MESSAGE", "CLIENT-ID", "NEXT-REFRESH"]].concat();
+        assert_eq!(rows[0], wide);
+        assert_eq!(rows[1][8], scene.client_id);
+
+        let throttle = Kind::Throttle {
+            retry_after: Some(30),
+            http_date: false,
+            json: false,
+        };
+        let of_contoso = Match::registry(&contoso.server);
+        let fault = Fault::new(Endpoint::Exchange, of_contoso, throttle);
+        scene.emulator.add_fault(fault);
+        scene.advance(REFRESH);
+        objects
+            .has("acr", "RefreshFailing", "True", "Throttled")
+            .await?;
+        let rows = table(&[]).await?;
+        assert_eq!(rows[1][3..6], ["True", "Issued", "Throttled"]);
         Ok(())
     });
 }

@@ -219,7 +219,7 @@ fn a_lost_owner_reference_is_put_back_at_the_resync() {
         })
         .await?;
         assert_eq!(objects.token("acr", &contoso).await?, token);
-        assert_eq!(scene.upstream_calls(), (1, 1), "nothing was minted anew");
+        assert_eq!(scene.upstream_calls(), (1, 1), "nothing was minted again");
         assert_eq!(
             objects.secret("acr").await?.metadata.uid,
             before.metadata.uid

@@ -107,7 +107,7 @@ async fn a_restored_backup(is_guarded: bool) -> Result<()> {
     let now = objects.secret("acr").await?;
     ensure!(
         now.metadata.uid == restored.metadata.uid,
-        "created anew: pods would have been without"
+        "re-created: pods would have been without it"
     );
     belongs_to(&objects, "acr", &object, is_guarded).await?;
     pulls(&scene, &objects, "acr", &contoso).await?;

@@ -1,4 +1,4 @@
-//! What this version writes is kept by the next, and not issued anew. The form is written out here and takes nothing from the
+//! What this version writes is kept by the next, and not issued again. The form is written out here and takes nothing from the
 //! code, so that a change of the code shows. A version that must change it reads the old form too, and gets a test beside this.
 
 use acrcred::api::AcrCredential;

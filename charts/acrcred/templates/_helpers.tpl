@@ -167,10 +167,10 @@ subjects:
 {{- fail "watchNamespaces: name at least one namespace, since rbac.scope is namespaces" }}
 {{- end }}
 {{- if and .Values.allowControllerIdentity (not .Values.clientId) }}
-{{- fail "clientId: set the client id of acrcred's own identity, since allowControllerIdentity lets somebody use it" }}
+{{- fail "clientId: set the client id of acrcred's own identity, since allowControllerIdentity names a namespace" }}
 {{- end }}
 {{- if and .Values.allowControllerIdentity (not .Values.tenantId) (not .Values.workloadIdentityWebhook.enabled) }}
-{{- fail "tenantId: set the tenant of acrcred's own identity, since allowControllerIdentity lets somebody use it" }}
+{{- fail "tenantId: set the tenant of acrcred's own identity, since allowControllerIdentity names a namespace" }}
 {{- end }}
 {{- range .Values.impersonationAudiences }}
 {{- if or (hasPrefix "kubernetes" (trimPrefix "https://" .)) (eq . "api") }}

@@ -121,20 +121,20 @@ async fn outage(story: &mut Story, folder: &Folder, cast: &NodeCast) -> Result<P
     Ok(secret)
 }
 
-/// A pod that pulls anew after the token was replaced.
+/// A pod that pulls again after the token was replaced.
 async fn rotation(
     story: &mut Story,
     folder: &Folder,
     cast: &NodeCast,
     before: &PullSecret,
 ) -> Result<()> {
-    story.step("Let Azure come back, and start another that pulls anew");
+    story.step("Let Azure come back, and start another Pod that pulls again");
     let cluster = &cast.cluster;
     let handled = format!("--for=jsonpath={{.status.lastHandledRefresh}}={REFRESH}");
     wait_for(story, cast, &handled).await?;
     let after = cluster.the_pull_secret(ALLOWED, CREDENTIAL).await?;
     ensure!(after.has_rotated_since(before), "the token is the old one");
-    ensure!(after.uid == before.uid, "the Secret was created anew");
+    ensure!(after.uid == before.uid, "the Secret was re-created");
     story.proved("same Secret, new token");
 
     let pods = Pods { folder, cast };

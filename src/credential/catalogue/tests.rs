@@ -137,7 +137,7 @@ fn every_row_is_found_by_what_it_is_recognised_by() {
 
 #[test]
 fn every_row_says_who_must_do_what_in_few_words() {
-    // What a remedy may begin with: somebody is told to do something.
+    // What a remedy may begin with: it asks a person to do something.
     let verbs = [
         "annotate", "assign", "bind", "check", "compare", "correct", "create", "enable", "exclude",
         "give", "let", "look", "make", "open", "point", "publish", "remove", "set", "unset",

@@ -63,7 +63,7 @@ fn no_role() -> MintError {
     MintError::registry(Hop::Exchange, 401, None)
 }
 
-/// Somebody must act.
+/// A person must act.
 fn unknown_tenant() -> MintError {
     MintError::entra(400, &[90_002], None)
 }

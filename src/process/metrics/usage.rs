@@ -13,7 +13,7 @@ use prometheus_client::registry::Unit;
 #[derive(Debug)]
 pub(super) struct Usage;
 
-/// The kernel tells times in hundredths of a second, whatever its own clock does (proc(5), `USER_HZ`).
+/// The kernel reports times in hundredths of a second, whatever its own clock does (proc(5), `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Collector for Usage {

@@ -1,4 +1,4 @@
-//! What is made from other files equals what is committed. `UPDATE=1` writes it anew.
+//! What is made from other files equals what is committed. `UPDATE=1` writes it again.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::manifests::assert_same;
 
 const CRD: &str = "acrcred.dev_acrcredentials.yaml";
 const INSTALL_HEADER: &str = "\
-# Rendered from charts/acrcred with its default values; written anew by: make generate
+# Rendered from charts/acrcred with its default values; to write it again: make generate
 # To change an image or a flag, use config/default as the base of a kustomization of your own, or the chart.
 ---
 apiVersion: v1

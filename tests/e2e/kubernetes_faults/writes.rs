@@ -57,7 +57,7 @@ impl Behind {
         .await?;
         ensure!(
             !blamed,
-            "the user is told to mend what is no fault of theirs"
+            "the message asks the user to correct what is not their fault"
         );
         Ok(expiry)
     }

@@ -171,7 +171,7 @@ fn what_a_predecessor_wrote_and_did_not_report_is_taken_over_with_one_write() {
         objects.ready("late").await?;
         for (name, uid) in [("early", early), ("late", late)] {
             let secret = objects.secret(name).await?;
-            ensure!(secret.metadata.uid == uid, "{name} was created anew");
+            ensure!(secret.metadata.uid == uid, "{name} was re-created");
             let crane = scene.crane(&objects.docker_config(name).await?)?;
             let image = format!("{}/team/app:v1", contoso.server);
             crane.pull(&image).await?;

@@ -277,7 +277,7 @@ fn spoil_claims(how: Spoil, claims: &mut Value) {
     }
 }
 
-/// The token with its middle part written anew; its signature no longer fits.
+/// The token with another middle part; its signature no longer fits.
 fn with_claims(token: &str, write: impl Fn(&[u8]) -> String) -> anyhow::Result<String> {
     let mut claims = Parsed::read(token)?.claims.to_string();
     // A length of 3n + 1 bytes, so that padding is really needed.
