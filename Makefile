@@ -17,9 +17,12 @@ export RUST_TEST_THREADS ?= 8
 help: ## Lists the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: build
-build: ## Builds the programs, and the pinned Go tools that tests and demo need.
+.PHONY: programs
+programs: ## Builds the programs, tests and the demo.
 	$(CARGO) build --locked --workspace --all-targets
+
+.PHONY: build
+build: programs ## Builds the programs, and the pinned Go tools that tests need.
 	$(TARGET_DIR)/debug/controlplane build
 
 .PHONY: image-program
@@ -30,7 +33,7 @@ image-program: ## Builds the program as the image has it: static, small; ARCH=ar
 	  $(CARGO) build --locked --profile image --bin acrcred --target $(STATIC)
 
 .PHONY: demo
-demo: build $(if $(findstring --node,$(ARGS)),image-program) ## Shows the whole job on this machine; ARGS=--once ends by itself, --node takes a real node.
+demo: programs $(if $(findstring --node,$(ARGS)),image-program) ## Shows the whole job on this machine; ARGS=--once ends by itself, --node takes a real node.
 	$(TARGET_DIR)/debug/examples/demo $(ARGS)
 
 .PHONY: test

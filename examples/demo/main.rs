@@ -107,7 +107,7 @@ async fn run(arguments: &Arguments) -> ExitCode {
 async fn tell(story: &mut Story, folder: &Folder, arguments: &Arguments) -> Result<Ending> {
     let mut stop = Stop::listen()?;
     if arguments.node {
-        return node::tell(story, folder, arguments.once, &mut stop).await;
+        return Box::pin(node::tell(story, folder, arguments.once, &mut stop)).await;
     }
     let mut cast = tokio::select! {
         cast = perform(story, folder) => cast?,
@@ -122,7 +122,7 @@ async fn tell(story: &mut Story, folder: &Folder, arguments: &Arguments) -> Resu
 
 /// The points that the demo is about, up to the one where it is the user's turn.
 async fn perform(story: &mut Story, folder: &Folder) -> Result<Cast> {
-    setup::build(story).await?;
+    setup::build(story, &setup::TOOLS).await?;
     let (cluster, azure) = setup::start(story, folder).await?;
     let images = setup::push(story, folder, &azure, &cluster).await?;
     let pod = setup::install(story, folder, &azure, &cluster).await?;

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::folder::Folder;
 use crate::proofs;
 use crate::secret::PullSecret;
-use crate::setup::{ALLOWED, build};
+use crate::setup::{ALLOWED, TOOLS, build};
 use crate::shell::Line;
 use crate::stop::Stop;
 use crate::story::Story;
@@ -68,7 +68,8 @@ pub async fn tell(
 }
 
 async fn perform(story: &mut Story, folder: &Folder, cast: &mut Option<NodeCast>) -> Result<()> {
-    build(story).await?;
+    let of_node = [Tool::KubeScheduler, Tool::Kubelet, Tool::Helm];
+    build(story, &[&TOOLS[..], &of_node].concat()).await?;
     let cast = cast.insert(setup::start(story, folder).await?);
     setup::install(story, folder, cast).await?;
     early(story, folder, cast).await?;

@@ -77,7 +77,9 @@ impl ControlPlane {
     pub async fn start(options: Options) -> Result<Self> {
         let (tools, supervised, ready) = spawn_blocking(move || {
             // Here rather than in the supervisor, because this process may have a terminal to show progress on.
-            let tools = Tools::ensure(&Tool::ALL)?;
+            let mut needed = Tool::CONTROL_PLANE.to_vec();
+            needed.extend(options.scheduler.then_some(Tool::KubeScheduler));
+            let tools = Tools::ensure(&needed)?;
             let (supervised, ready): (_, Ready) = Supervised::start("run", &arguments(options))?;
             anyhow::Ok((tools, supervised, ready))
         })

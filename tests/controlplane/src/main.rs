@@ -91,14 +91,10 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Build => {
-            for (tool, path) in Tools::ensure(&Tool::ALL)?.iter() {
-                writeln!(
-                    stdout(),
-                    "{:<24} {:<8} {}",
-                    tool.name(),
-                    tool.version(),
-                    path.display()
-                )?;
+            let tools = Tools::ensure(&Tool::ALL)?;
+            for tool in Tool::ALL {
+                let (name, version, path) = (tool.name(), tool.version(), tools.path(tool));
+                writeln!(stdout(), "{name:<24} {version:<8} {}", path.display())?;
             }
             Ok(())
         }

@@ -7,9 +7,9 @@ mod build;
 mod progress;
 
 use std::{
-    collections::BTreeMap,
     env, fmt, fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result};
@@ -112,13 +112,9 @@ impl Tool {
         Self::Helm,
         Self::Helm3,
     ];
-    /// The programs that [`ControlPlane`](crate::ControlPlane) keeps running.
-    pub const CONTROL_PLANE: [Self; 4] = [
-        Self::Etcd,
-        Self::KubeApiserver,
-        Self::KubeControllerManager,
-        Self::KubeScheduler,
-    ];
+    /// The programs that [`ControlPlane`](crate::ControlPlane) keeps running; the scheduler only if it is asked for.
+    pub const CONTROL_PLANE: [Self; 3] =
+        [Self::Etcd, Self::KubeApiserver, Self::KubeControllerManager];
 
     /// The program's file name.
     pub fn name(self) -> &'static str {
@@ -218,45 +214,35 @@ impl Module {
     }
 }
 
-/// Where the programs are.
-#[derive(Clone, Debug)]
+/// Where the programs are. One that is neither in `KUBEBUILDER_ASSETS` nor in the cache is built when it is first asked
+/// for, with progress on stderr; that takes minutes.
+#[derive(Clone, Debug, Default)]
 pub struct Tools {
-    paths: BTreeMap<Tool, PathBuf>,
+    paths: [OnceLock<PathBuf>; Tool::ALL.len()],
 }
 
 impl Tools {
-    /// Finds `tools`, building what is neither in `KUBEBUILDER_ASSETS` nor in the cache, with progress on stderr.
-    ///
-    /// Blocks, the first time for minutes. Afterwards it reads a few small files and asks `go` for its version.
+    /// Finds or builds `tools` now. Blocks; with everything built, it reads a few small files and asks `go` for its
+    /// version.
     pub fn ensure(tools: &[Tool]) -> Result<Self> {
-        let mut workshop = build::Workshop::default();
-        let paths = tools
-            .iter()
-            .map(|&tool| {
-                Ok((
-                    tool,
-                    tool.prebuilt().map_or_else(|| workshop.built(tool), Ok)?,
-                ))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { paths })
+        let (found, mut workshop) = (Self::default(), build::Workshop::default());
+        for &tool in tools {
+            let path = tool.prebuilt().map_or_else(|| workshop.built(tool), Ok)?;
+            let _ = found.paths[tool as usize].set(path);
+        }
+        Ok(found)
     }
 
     /// The path of a program.
     ///
     /// # Panics
-    /// If [`Tools::ensure`] was not asked for it.
+    /// If it cannot be built.
     pub fn path(&self, tool: Tool) -> &Path {
-        self.paths
-            .get(&tool)
-            .unwrap_or_else(|| panic!("{tool} was not asked for in Tools::ensure"))
-    }
-
-    /// The programs and their paths.
-    pub fn iter(&self) -> impl Iterator<Item = (Tool, &Path)> {
-        self.paths
-            .iter()
-            .map(|(tool, path)| (*tool, path.as_path()))
+        self.paths[tool as usize].get_or_init(|| {
+            let built = Self::ensure(&[tool]);
+            let built = built.unwrap_or_else(|error| panic!("{tool} cannot be built: {error:#}"));
+            built.path(tool).to_owned()
+        })
     }
 }
 
