@@ -161,3 +161,23 @@ fn a_request_made_just_before_a_restart_is_not_lost() {
     assert_eq!(world.look().minted(), [CONTOSO]);
     assert_eq!(handled(&world), Some("a"));
 }
+
+#[test]
+fn a_request_that_is_withdrawn_before_it_is_served_is_dropped() {
+    let mut world = World::ready(&[CONTOSO]);
+    world.advance(secs(60));
+    ask(&mut world, "a");
+    // The positive control: it is open, and only the registry keeps it from being served.
+    let look = world.look_failing(unavailable());
+    assert_eq!(look.minted(), [CONTOSO]);
+    world.change(|object| {
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.remove(REFRESH_ANNOTATION);
+    });
+    let until = world.now + secs(300);
+    for look in world.pass(until, |_| Ok(LIFE)) {
+        assert_eq!(look.minted(), [""; 0], "{look:?}");
+    }
+    assert_eq!(handled(&world), None);
+    assert_eq!(conditions(world.status()), READY);
+}

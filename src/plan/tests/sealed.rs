@@ -491,3 +491,25 @@ fn deleting_the_status_keeps_known_tokens() {
     );
     assert_eq!(conditions(world.status()), READY);
 }
+
+#[test]
+fn entries_of_a_secret_that_was_re_created_while_it_could_not_be_written_are_issued_again() {
+    let mut world = World::ready(&[CONTOSO, FABRIKAM]);
+    world.restart();
+    world.api.change(|secret| secret.immutable = Some(true));
+    world.advance(LIFE / 2);
+    let until = world.now + secs(60);
+    world.pass(until, |_| Ok(LIFE));
+    let refused = ["Ready=True/Issued", "RefreshFailing=True/SecretImmutable"];
+    assert_eq!(conditions(world.status()), refused);
+    // Its user deletes it and creates another one of ours, empty.
+    world.api.change(|secret| {
+        secret.immutable = None;
+        secret.metadata.uid = Some("another".into());
+        secret.data = None;
+    });
+    let until = world.now + secs(700);
+    world.pass(until, |_| Ok(LIFE));
+    assert!(world.holds_all(), "{:?}", world.secret());
+    assert_eq!(conditions(world.status()), READY);
+}
