@@ -29,6 +29,8 @@ pub enum Cause {
     NoServiceAccount,
     /// The API server does not let us read that `ServiceAccount`, or request its token.
     ImpersonationForbidden,
+    /// The object names acrcred's own `ServiceAccount`.
+    OwnServiceAccount,
     /// The API server gave no token of the `ServiceAccount`, and did not refuse it either.
     ApiServer,
     /// The `ServiceAccount` was re-created, or the API server speaks of another one.

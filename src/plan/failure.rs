@@ -76,7 +76,7 @@ fn missing_repositories(case: &Case<'_>, registry: &Registry<'_>, attempt: &Atte
 pub fn reason(cause: Cause) -> Reason {
     match cause {
         Cause::NoServiceAccount => Reason::ServiceAccountNotFound,
-        Cause::ImpersonationForbidden => Reason::Forbidden,
+        Cause::ImpersonationForbidden | Cause::OwnServiceAccount => Reason::Forbidden,
         Cause::NoClientId => Reason::ClientIdMissing,
         Cause::InvalidClientId
         | Cause::NoTenantId

@@ -91,7 +91,7 @@ fn impersonated(facts: &Facts, named: &ServiceAccountIdentity) -> Result<Identit
     // The controller identity is for those whom the policy names, also where its token is in the cache.
     match facts.cluster.is_own_user(&name) {
         Some(false) => {}
-        Some(true) => return Err(assertion_error(Cause::ImpersonationForbidden)),
+        Some(true) => return Err(assertion_error(Cause::OwnServiceAccount)),
         // Until acrcred knows its own name, it impersonates no ServiceAccount.
         None => return Err(assertion_error(Cause::ApiServer)),
     }

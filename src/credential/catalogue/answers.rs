@@ -5,8 +5,8 @@ use super::{Failure, Who, row};
 use crate::credential::mint_error::Cause::{
     ApiServer, ArmTokenRefused, AudienceNotAllowed, EntraRefused, ExcessiveScope, ExpiredOnArrival,
     ImpersonationForbidden, InsufficientScope, InvalidClientId, InvalidTenantId, Malformed,
-    NoAssertion, NoClientId, NoServiceAccount, NoTenantId, RegistryForbidden, RegistryRefused,
-    RequestRefused, ServiceAccountChanged, Throttled, Unavailable,
+    NoAssertion, NoClientId, NoServiceAccount, NoTenantId, OwnServiceAccount, RegistryForbidden,
+    RegistryRefused, RequestRefused, ServiceAccountChanged, Throttled, Unavailable,
 };
 use crate::credential::mint_error::Class::{Awaited, Propagation, Retryable, Terminal};
 use crate::credential::mint_error::Hop;
@@ -74,6 +74,9 @@ pub(super) static OTHERS: &[Failure] = &[
     row(Other("the API server answers 403 to reading that ServiceAccount, or to requesting its token"), ImpersonationForbidden, Awaited,
         "the API server does not let acrcred use this ServiceAccount",
         Who::Operator, "bind the role acrcred-impersonation in this namespace, and keep its policy's audiences equal to --impersonation-audiences"),
+    row(Other("the ServiceAccount of `spec.identity` is acrcred's own"), OwnServiceAccount, Awaited,
+        "spec.identity names acrcred's own ServiceAccount, which objects cannot use",
+        Who::Author, "correct spec.identity.serviceAccountName, or remove spec.identity"),
     row(Other("no answer of the API server about that ServiceAccount, or one that cannot be used"), ApiServer, Retryable,
         "the API server gave no token of the ServiceAccount",
         Who::Cluster, "check the API server's health and log"),

@@ -62,7 +62,8 @@ fn after(cause: Cause) -> Option<Cause> {
     Some(match cause {
         Cause::NoAssertion => Cause::NoServiceAccount,
         Cause::NoServiceAccount => Cause::ImpersonationForbidden,
-        Cause::ImpersonationForbidden => Cause::ApiServer,
+        Cause::ImpersonationForbidden => Cause::OwnServiceAccount,
+        Cause::OwnServiceAccount => Cause::ApiServer,
         Cause::ApiServer => Cause::ServiceAccountChanged,
         Cause::ServiceAccountChanged => Cause::NoClientId,
         Cause::NoClientId => Cause::InvalidClientId,
