@@ -70,11 +70,8 @@ fn an_object_that_names_acrcreds_own_account_gets_nothing_while_the_token_file_i
         ensure!(scene.upstream_calls() == asked, "it was asked for");
         let ready = condition(&refused, "Ready").context("a condition")?;
         ensure!(ready.status == "False");
-        ensure!(
-            ready.message.contains("acrcred's own ServiceAccount"),
-            "{}",
-            ready.message
-        );
+        let told = &ready.message;
+        ensure!(told.contains("acrcred's own ServiceAccount"), "{told}");
 
         // The positive control: what it would have got is in the cache and is handed out, once the file is back.
         scene.token_file().await?;
